@@ -1,0 +1,128 @@
+//! Runs one case on one tier and compares every output with the twin.
+
+use half::f16;
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::kernel::{Case, Check, POISON, Recorder, Rule, Tier};
+use crate::tensor::{DType, Tensor};
+
+/// What became of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All outputs are right; the worst figure and its bound.
+    Correct { error: f64, tolerance: f64 },
+    /// An output is wrong; what and where.
+    Wrong { error: f64, tolerance: f64, why: String },
+    /// The adapter, or the tier, cannot serve this request; which capability is missing.
+    Skipped(String),
+}
+
+/// Runs `case` at `tier` (or at the planner's choice) and compares.
+///
+/// # Errors
+/// Anything but a missing capability, which is [`Outcome::Skipped`].
+pub fn run_case(gpu: &Gpu, tier: Option<Tier>, case: &Case) -> Result<Outcome> {
+    let ran = (case.prepare)(gpu, 1).and_then(|prepared| {
+        gpu.run(|recorder: &mut Recorder<'_, '_>| {
+            recorder.only(tier);
+            prepared.launches.iter().try_for_each(|launch| launch(recorder))
+        })?;
+        Ok(prepared)
+    });
+    let prepared = match ran {
+        Ok(prepared) => prepared,
+        Err(Error::Unsupported { need, have, .. }) => {
+            return Ok(Outcome::Skipped(format!("needs {need}: {have}")));
+        }
+        Err(Error::Limit { what, name, need, max }) => {
+            return Ok(Outcome::Skipped(format!("{what}: {name} {max} < {need}")));
+        }
+        Err(error) => return Err(error),
+    };
+    gpu.wait()?;
+    let mut worst = Outcome::Correct { error: 0.0, tolerance: 0.0 };
+    for check in &prepared.checks {
+        let (error, tolerance, why) = compare(gpu, check)?;
+        if let Some(why) = why {
+            return Ok(Outcome::Wrong { error, tolerance, why: format!("{}: {why}", check.name) });
+        }
+        if let Outcome::Correct { error: e, .. } = worst
+            && error >= e
+        {
+            worst = Outcome::Correct { error, tolerance };
+        }
+    }
+    Ok(worst)
+}
+
+/// (figure, bound, complaint).
+fn compare(gpu: &Gpu, check: &Check) -> Result<(f64, f64, Option<String>)> {
+    let bytes = gpu.read_with_tail(&check.output)?;
+    let used = check.output.bytes() as usize;
+    let got = decode(&check.output, &bytes[..used]);
+    let want = (check.want)();
+    let tolerance = match check.rule {
+        Rule::Normalised(bound) => bound,
+        Rule::Exact => 0.0,
+    };
+    if got.len() != want.len() {
+        let why = format!("the twin gives {} elements, the tensor has {}", want.len(), got.len());
+        return Ok((f64::NAN, tolerance, Some(why)));
+    }
+    let guard = bytes[used..].iter().position(|&b| b != POISON);
+    // Only poisoned outputs have a guard zone; a tensor that was input too ends in the allocation's rounding.
+    let guarded = bytes.len() - used >= crate::kernel::GUARD;
+    if let (true, Some(at)) = (guarded, guard) {
+        return Ok((f64::NAN, tolerance, Some(format!("wrote past the end, {at} bytes behind it"))));
+    }
+    let first_bad = |bad: &dyn Fn(f64, f64) -> bool| {
+        let at = got.iter().zip(&want).position(|(&g, &w)| bad(g, w))?;
+        let count = got.iter().zip(&want).filter(|(g, w)| bad(**g, **w)).count();
+        let place = unflatten(at, check.output.shape());
+        Some(format!("{count} of {} wrong, first {place:?}: {} for {}", got.len(), got[at], want[at]))
+    };
+    match check.rule {
+        Rule::Exact => {
+            let why = first_bad(&|g, w| g != w);
+            Ok((f64::from(u8::from(why.is_some())), 0.0, why))
+        }
+        Rule::Normalised(bound) => {
+            if let Some(why) = first_bad(&|g, w| !g.is_finite() && w.is_finite()) {
+                return Ok((f64::NAN, bound, Some(format!("NaN, infinite or not written: {why}"))));
+            }
+            let square = |v: f64| v * v;
+            let off: f64 = got.iter().zip(&want).map(|(g, w)| square(g - w)).sum();
+            let norm: f64 = want.iter().map(|w| square(*w)).sum();
+            // Where the twin is all zero, the absolute error counts.
+            let error = if norm > 0.0 { (off / norm).sqrt() } else { off.sqrt() };
+            let scale = (norm / want.len().max(1) as f64).sqrt().max(f64::MIN_POSITIVE);
+            let why = (error > bound || error.is_nan())
+                .then(|| first_bad(&|g, w| (g - w).abs() > bound * scale.max(w.abs())).unwrap_or_default());
+            Ok((error, bound, why))
+        }
+    }
+}
+
+fn decode(tensor: &Tensor, bytes: &[u8]) -> Vec<f64> {
+    match tensor.dtype() {
+        DType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
+        DType::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(bytes).into_iter().map(f64::from).collect(),
+        DType::U32 => bytemuck::pod_collect_to_vec::<u8, u32>(bytes).into_iter().map(f64::from).collect(),
+        DType::I32 => bytemuck::pod_collect_to_vec::<u8, i32>(bytes).into_iter().map(f64::from).collect(),
+    }
+}
+
+fn unflatten(mut at: usize, shape: &[usize]) -> Vec<usize> {
+    let mut place: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&d| {
+            let i = at % d.max(1);
+            at /= d.max(1);
+            i
+        })
+        .collect();
+    place.reverse();
+    place
+}

@@ -1,0 +1,161 @@
+//! What an adapter offers, as plain data.
+
+use std::collections::BTreeSet;
+
+/// An optional capability. Each can be turned off by `WGMARLIN_DISABLE` (names separated by commas)
+/// or by [`GpuBuilder::disable`](crate::GpuBuilder::disable).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Capability {
+    /// 16-bit floats in shaders (`SHADER_F16`).
+    F16,
+    /// Subgroup operations of any width.
+    Subgroup,
+    /// Cooperative matrices, square, f16 inputs and f32 accumulators.
+    Coop,
+    /// Metal passthrough kernels with simdgroup matrices.
+    Msl,
+}
+
+impl Capability {
+    pub const ALL: [Capability; 4] =
+        [Capability::F16, Capability::Subgroup, Capability::Coop, Capability::Msl];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::F16 => "f16",
+            Capability::Subgroup => "subgroup",
+            Capability::Coop => "coop",
+            Capability::Msl => "msl",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Capability> {
+        Capability::ALL.into_iter().find(|c| c.name() == name)
+    }
+}
+
+/// Everything the planners look at. Filled once from features, limits and the cooperative-matrix property
+/// list, then narrowed by the canaries.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    pub adapter: String,
+    pub backend: wgpu::Backend,
+    pub device_type: wgpu::DeviceType,
+    pub driver: String,
+    /// Vendor id as PCI reports it (0x10de NVIDIA, 0x1002 AMD, 0x8086 Intel, 0x106b Apple, 0x10005 Mesa).
+    pub vendor: u32,
+    pub f16: bool,
+    pub subgroup: bool,
+    /// Lanes of a subgroup as a shader measured it; 0 when unknown or without subgroups.
+    pub subgroup_size: u32,
+    /// Tile side (8 or 16) of the usable cooperative matrices, if any.
+    pub coop_side: Option<u32>,
+    pub timestamps: bool,
+    pub max_workgroup_storage: u32,
+    pub max_workgroup_threads: u32,
+    /// Largest number of workgroups along one grid dimension.
+    pub max_groups: u32,
+    /// Largest storage binding in bytes.
+    pub max_binding: u64,
+    pub max_buffer: u64,
+    /// Alignment of a tensor view's byte offset.
+    pub offset_alignment: u64,
+    /// Why each missing capability is missing.
+    pub missing: Vec<(Capability, String)>,
+}
+
+impl Caps {
+    pub fn has(&self, capability: Capability) -> bool {
+        match capability {
+            Capability::F16 => self.f16,
+            Capability::Subgroup => self.subgroup,
+            Capability::Coop => self.coop_side.is_some(),
+            Capability::Msl => false,
+        }
+    }
+
+    /// Why `capability` is not there, for error messages and audit rows.
+    pub fn why_missing(&self, capability: Capability) -> String {
+        self.missing
+            .iter()
+            .find(|(c, _)| *c == capability)
+            .map_or_else(|| "not offered".to_string(), |(_, why)| why.clone())
+    }
+
+    /// Turns a capability off and remembers why.
+    pub(crate) fn remove(&mut self, capability: Capability, why: impl Into<String>) {
+        if self.missing.iter().any(|(c, _)| *c == capability) {
+            return;
+        }
+        self.missing.push((capability, why.into()));
+        match capability {
+            Capability::F16 => self.f16 = false,
+            Capability::Subgroup => self.subgroup = false,
+            Capability::Coop => self.coop_side = None,
+            Capability::Msl => {}
+        }
+    }
+
+    /// Reads the adapter and the features and limits that the device was opened with.
+    pub(crate) fn read(
+        adapter: &wgpu::Adapter,
+        features: wgpu::Features,
+        limits: &wgpu::Limits,
+        disabled: &BTreeSet<Capability>,
+    ) -> Caps {
+        let info = adapter.get_info();
+        let coop_side = coop_side(&adapter.cooperative_matrix_properties());
+        let mut caps = Caps {
+            adapter: info.name.clone(),
+            backend: info.backend,
+            device_type: info.device_type,
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            vendor: info.vendor,
+            f16: true,
+            subgroup: true,
+            subgroup_size: 0,
+            coop_side,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            max_workgroup_storage: limits.max_compute_workgroup_storage_size,
+            max_workgroup_threads: limits.max_compute_invocations_per_workgroup,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            missing: Vec::new(),
+        };
+        for &capability in disabled {
+            caps.remove(capability, "disabled by WGMARLIN_DISABLE or the builder");
+        }
+        if !features.contains(wgpu::Features::SHADER_F16) {
+            caps.remove(Capability::F16, "the device lacks SHADER_F16");
+        }
+        if !features.contains(wgpu::Features::SUBGROUP) {
+            caps.remove(Capability::Subgroup, "the device lacks SUBGROUP");
+        }
+        if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            caps.remove(Capability::Coop, "the device lacks EXPERIMENTAL_COOPERATIVE_MATRIX");
+        } else if coop_side.is_none() {
+            caps.remove(
+                Capability::Coop,
+                "no square f16 -> f32 cooperative matrix of side 8 or 16 is listed",
+            );
+        }
+        if !(caps.f16 && caps.subgroup) {
+            caps.remove(Capability::Coop, "needs f16 and subgroups");
+        }
+        caps.remove(Capability::Msl, "no kernel has an MSL version yet");
+        caps
+    }
+}
+
+/// The largest square f16 -> f32 tile that WGSL can express. The feature bit alone proves nothing: a driver
+/// may list only shapes (8x16, 16x8x16) or types that WGSL has no words for.
+fn coop_side(list: &[wgpu::CooperativeMatrixProperties]) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    list.iter()
+        .filter(|p| p.m_size == p.n_size && p.n_size == p.k_size && matches!(p.m_size, 8 | 16))
+        .filter(|p| p.ab_type == F16 && p.cr_type == F32)
+        .map(|p| p.m_size)
+        .max()
+}

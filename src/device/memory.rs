@@ -1,0 +1,187 @@
+//! Buffers: allocation, upload, readback.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Gpu;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Element, Storage, Tensor};
+
+/// One `write_buffer` stages its whole payload in host memory, so large uploads go in pieces of this size.
+const UPLOAD_CHUNK: usize = 64 << 20;
+
+impl Gpu {
+    /// A new tensor. Its contents are undefined until a kernel or [`Gpu::write`] fills it.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] over the adapter's buffer or binding limit, [`Error::OutOfMemory`] when the driver has
+    /// no room; the `Gpu` stays usable after either.
+    pub fn alloc(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        let what = || format!("tensor {dtype:?} {shape:?}");
+        let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
+        let bytes = elements.and_then(|n| n.checked_mul(dtype.size() as u64)).unwrap_or(u64::MAX);
+        // An empty tensor still needs something to bind.
+        let size = bytes.max(16).checked_next_multiple_of(16).unwrap_or(u64::MAX);
+        let caps = self.caps();
+        for (name, max) in
+            [("max_buffer_size", caps.max_buffer), ("max_storage_buffer_binding_size", caps.max_binding)]
+        {
+            if size > max {
+                return Err(Error::Limit { what: what(), name, need: size, max });
+            }
+        }
+        self.check_lost()?;
+        let scope = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        if pollster::block_on(scope.pop()).is_some() {
+            return Err(Error::OutOfMemory { what: what() });
+        }
+        Ok(Tensor::new(Arc::new(Storage::new(self, buffer)), dtype, shape))
+    }
+
+    /// A new tensor holding `data`.
+    ///
+    /// # Errors
+    /// As [`Gpu::alloc`], and [`Error::Shape`] if `data` is not as long as `shape` says.
+    pub fn tensor<T: Element>(&self, shape: &[usize], data: &[T]) -> Result<Tensor> {
+        let tensor = self.alloc(T::DTYPE, shape)?;
+        self.write(&tensor, data)?;
+        Ok(tensor)
+    }
+
+    /// Overwrites a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if dtype or length differ.
+    pub fn write<T: Element>(&self, tensor: &Tensor, data: &[T]) -> Result<()> {
+        if tensor.dtype() != T::DTYPE {
+            return Err(Error::shape("write", "data", T::DTYPE, format!("{:?}", tensor.dtype())));
+        }
+        if tensor.len() != data.len() {
+            return Err(Error::shape("write", "data length", data.len(), tensor.len().to_string()));
+        }
+        self.write_bytes(tensor, bytemuck::cast_slice(data))
+    }
+
+    fn write_bytes(&self, tensor: &Tensor, bytes: &[u8]) -> Result<()> {
+        tensor.check_device("write", "tensor", self)?;
+        for (i, chunk) in bytes.chunks(UPLOAD_CHUNK).enumerate() {
+            let offset = tensor.offset() + (i * UPLOAD_CHUNK) as u64;
+            let whole = chunk.len() / 4 * 4;
+            self.0.queue.write_buffer(tensor.buffer(), offset, &chunk[..whole]);
+            if whole < chunk.len() {
+                // Copies move whole words; a lone trailing half is padded. Views start at aligned offsets,
+                // so the padding lies in this buffer's own rounding.
+                let mut tail = [0u8; 4];
+                tail[..chunk.len() - whole].copy_from_slice(&chunk[whole..]);
+                self.0.queue.write_buffer(tensor.buffer(), offset + whole as u64, &tail);
+            }
+            if bytes.len() > UPLOAD_CHUNK {
+                self.0.queue.submit([]);
+                self.wait()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a tensor back, blocking.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `T` is not the tensor's dtype, [`Error::DeviceLost`].
+    pub fn read<T: Element>(&self, tensor: &Tensor) -> Result<Vec<T>> {
+        pollster::block_on(self.read_async(tensor))
+    }
+
+    /// As [`Gpu::read`]; completes when the device is polled.
+    ///
+    /// # Errors
+    /// As [`Gpu::read`].
+    pub async fn read_async<T: Element>(&self, tensor: &Tensor) -> Result<Vec<T>> {
+        if tensor.dtype() != T::DTYPE {
+            return Err(Error::shape("read", "element type", T::DTYPE, format!("{:?}", tensor.dtype())));
+        }
+        if tensor.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes = self.read_range(tensor, tensor.bytes()).await?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// The tensor's bytes and what follows them in its buffer: the audit's guard zone.
+    pub(crate) fn read_with_tail(&self, tensor: &Tensor) -> Result<Vec<u8>> {
+        pollster::block_on(self.read_range(tensor, tensor.buffer().size() - tensor.offset()))
+    }
+
+    async fn read_range(&self, tensor: &Tensor, len: u64) -> Result<Vec<u8>> {
+        tensor.check_device("read", "tensor", self)?;
+        let mut readback = Readback::new(self, len)?;
+        let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        readback.copy(&mut encoder, tensor, len);
+        self.0.queue.submit([encoder.finish()]);
+        let mut bytes = readback.fetch(self).await?;
+        bytes.truncate(len as usize);
+        Ok(bytes)
+    }
+}
+
+/// A staging buffer that is used again and again, for the few bytes that come back at each decode step.
+pub struct Readback {
+    staging: wgpu::Buffer,
+    used: u64,
+}
+
+impl Readback {
+    /// Room for `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn new(gpu: &Gpu, bytes: u64) -> Result<Readback> {
+        let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let staging = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: bytes.max(4).next_multiple_of(4),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        match pollster::block_on(scope.pop()) {
+            Some(_) => Err(Error::OutOfMemory { what: format!("readback of {bytes} bytes") }),
+            None => Ok(Readback { staging, used: 0 }),
+        }
+    }
+
+    /// Records the copy of the first `bytes` bytes of `tensor`; at most the room given to [`Readback::new`].
+    pub fn copy(&mut self, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor, bytes: u64) {
+        self.used = bytes.next_multiple_of(4).min(self.staging.size());
+        encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &self.staging, 0, self.used);
+    }
+
+    /// Waits for the submitted copy and returns its bytes.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Wgpu`].
+    pub async fn fetch(&mut self, gpu: &Gpu) -> Result<Vec<u8>> {
+        let (send, receive) = futures::channel::oneshot::channel();
+        let send = Mutex::new(Some(send));
+        self.staging.map_async(wgpu::MapMode::Read, 0..self.used, move |result| {
+            if let Some(send) = send.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                // The receiver is gone only if the caller dropped the future.
+                let _ = send.send(result);
+            }
+        });
+        gpu.wait()?;
+        match receive.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(Error::Wgpu(e.to_string())),
+            Err(_) => return Err(Error::DeviceLost { reason: "the mapping was dropped".into() }),
+        }
+        let view = self.staging.get_mapped_range(0..self.used).map_err(|e| Error::Wgpu(e.to_string()))?;
+        let bytes = view.to_vec();
+        drop(view);
+        self.staging.unmap();
+        Ok(bytes)
+    }
+}

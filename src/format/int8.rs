@@ -1,0 +1,35 @@
+//! `int8`: a two's complement byte.
+
+use super::Codec;
+use super::symmetric::{self, Grid, round_even};
+
+pub(super) static CODEC: Codec = Codec {
+    name: "int8",
+    bits: 8,
+    quantised: true,
+    zeros: false,
+    fit: symmetric::fit::<Byte>,
+    encode: symmetric::encode::<Byte>,
+    decode: symmetric::decode::<Byte>,
+};
+
+struct Byte;
+
+impl Grid for Byte {
+    const MAX: f32 = 127.0;
+
+    /// Never -128, which keeps the code range symmetric; decoding accepts it.
+    #[inline(always)]
+    fn nearest(x: f32) -> f32 {
+        round_even(x.clamp(-127.0, 127.0))
+    }
+
+    #[inline(always)]
+    fn code(value: f32) -> u32 {
+        u32::from(value as i8 as u8)
+    }
+
+    fn value(code: u32) -> f32 {
+        f32::from(code as u8 as i8)
+    }
+}

@@ -1,0 +1,191 @@
+//! The packed matrix and its layout.
+
+use super::{Format, Group, ScaleSearch, quantise};
+use crate::error::{Error, Result};
+use half::f16;
+use rayon::prelude::*;
+
+/// A weight matrix `[n, k]` in one [`Format`].
+///
+/// # Layout
+///
+/// * `words`: row-major `[n][row_words]`, with `row_words = ceil(k * bits / 32)` rounded up to a multiple of
+///   4, so every row starts on a 16-byte boundary. Element `e` of a row is in word `e * bits / 32`, from bit
+///   `(e * bits) % 32` up (least significant first). The bits after the last element are 0.
+/// * `scales`, `zeros`: row-major `[n][k / group]`, f16. Dense formats have neither, and only
+///   [`Format::Int4Zero`] has zeros. A zero point is in units of codes and need not be an integer; after
+///   [`quantise`](Self::quantise) its magnitude may be as large as 65504.
+///
+/// Host words; on a little-endian machine their bytes are what a GPU buffer `array<u32>` holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedMatrix {
+    pub format: Format,
+    /// Rows (output features).
+    pub n: usize,
+    /// Columns (input features), in elements.
+    pub k: usize,
+    /// Elements that share a scale: `k` for [`Group::WholeK`], 0 for a dense format.
+    pub group: usize,
+    /// Words from one row to the next.
+    pub row_words: usize,
+    pub words: Vec<u32>,
+    pub scales: Vec<f16>,
+    pub zeros: Vec<f16>,
+}
+
+impl PackedMatrix {
+    /// Quantises `values`, row-major `[n, k]`; for a dense format rounds them to nearest, ties to even, and
+    /// ignores `group` and `search`. Codes are the nearest ones to `value / scale` with the scale already
+    /// rounded to f16, ties to even. An all-zero group gets the scale 0. Runs on all rayon threads.
+    ///
+    /// # Errors
+    ///
+    /// `Error::Shape` for `n` or `k` of 0 and for a wrong `values.len()`; `Error::Value` for an `n * k`
+    /// that overflows, for a group size that is not supported or does not divide `k`, and for a value
+    /// that is not finite or too large for the format (with its row and column).
+    pub fn quantise(
+        values: &[f32],
+        n: usize,
+        k: usize,
+        format: Format,
+        group: Group,
+        search: ScaleSearch,
+    ) -> Result<Self> {
+        quantise::quantise(values, n, k, format, group, search)
+    }
+
+    /// Wraps parts that are already packed, for example from a checkpoint, in the layout above. Every code
+    /// is accepted (`int8` -128 too), and so is every finite scale.
+    ///
+    /// # Errors
+    ///
+    /// As [`quantise`](Self::quantise) for `n`, `k` and `group`; `Error::Shape` for a wrong length of
+    /// `words`, `scales` or `zeros`; `Error::Value` for a scale or zero point that is not finite and for
+    /// padding bits that are not 0.
+    pub fn from_parts(
+        format: Format,
+        n: usize,
+        k: usize,
+        group: Group,
+        words: Vec<u32>,
+        scales: Vec<f16>,
+        zeros: Vec<f16>,
+    ) -> Result<Self> {
+        const OP: &str = "packed matrix";
+        let shape = Shape::new(OP, format, n, k, group)?;
+        if words.len() != shape.words {
+            let want = format!("n * row_words = {n} * {} words", shape.row_words);
+            return Err(Error::shape(OP, "words", words.len(), want));
+        }
+        for (name, present, values) in
+            [("scales", format.is_quantised(), &scales), ("zeros", format.has_zeros(), &zeros)]
+        {
+            let want = if present { shape.parameters } else { 0 };
+            if values.len() != want {
+                let want = format!("{want} elements for {} (one a group)", format.name());
+                return Err(Error::shape(OP, name, values.len(), want));
+            }
+            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+                return Err(Error::value(OP, format!("{name}[{i}]"), values[i], "finite"));
+            }
+        }
+        let matrix = PackedMatrix {
+            format,
+            n,
+            k,
+            group: shape.group,
+            row_words: shape.row_words,
+            words,
+            scales,
+            zeros,
+        };
+        match (0..n).find(|&row| !matrix.padding_is_zero(row)) {
+            Some(row) => Err(Error::value(OP, format!("words of row {row}"), "padding", "0 after element k")),
+            None => Ok(matrix),
+        }
+    }
+
+    /// The dequantised weights, row-major `[n, k]`, in f32 arithmetic. Runs on all rayon threads.
+    pub fn unpack(&self) -> Vec<f32> {
+        let decode = self.format.codec().decode;
+        let group = if self.format.is_quantised() { self.group.max(1) } else { self.k.max(1) };
+        let groups = self.groups();
+        let parameter = |values: &[f16], index: usize| values.get(index).map_or(0.0, |v| v.to_f32());
+        let mut out = vec![0.0f32; self.n * self.k];
+        out.par_chunks_mut(self.k.max(1)).enumerate().for_each(|(row, out)| {
+            let words = self.row(row);
+            for (index, chunk) in out.chunks_mut(group).enumerate() {
+                let scale = parameter(&self.scales, row * groups + index);
+                let zero = parameter(&self.zeros, row * groups + index);
+                for (offset, value) in chunk.iter_mut().enumerate() {
+                    *value = decode(self.code_of(words, index * group + offset), scale, zero);
+                }
+            }
+        });
+        out
+    }
+
+    /// The code of one element, in the low [`Format::bits`] bits; 0 outside the matrix, like the padding.
+    pub fn code(&self, row: usize, col: usize) -> u32 {
+        if row < self.n && col < self.k { self.code_of(self.row(row), col) } else { 0 }
+    }
+
+    /// Groups (scales) in a row; 0 for a dense format.
+    pub fn groups(&self) -> usize {
+        self.k.checked_div(self.group).unwrap_or(0)
+    }
+
+    /// Bytes of `words`, `scales` and `zeros` together.
+    pub fn bytes(&self) -> u64 {
+        4 * self.words.len() as u64 + 2 * (self.scales.len() + self.zeros.len()) as u64
+    }
+
+    fn row(&self, row: usize) -> &[u32] {
+        self.words.get(row * self.row_words..(row + 1) * self.row_words).unwrap_or(&[])
+    }
+
+    fn code_of(&self, row: &[u32], col: usize) -> u32 {
+        let bits = self.format.bits();
+        let per_word = 32 / bits;
+        let word = row.get(col / per_word).copied().unwrap_or(0);
+        (word >> (col % per_word * bits)) & (u32::MAX >> (32 - bits))
+    }
+
+    fn padding_is_zero(&self, row: usize) -> bool {
+        let used = self.k * self.format.bits();
+        let row = self.row(row);
+        let partial = row.get(used / 32).is_none_or(|word| word >> (used % 32) == 0);
+        partial && row.iter().skip(used / 32 + 1).all(|&word| word == 0)
+    }
+}
+
+/// Checked sizes of a packed matrix.
+pub(super) struct Shape {
+    pub group: usize,
+    pub row_words: usize,
+    /// `n * k`
+    pub elements: usize,
+    /// `n * row_words`
+    pub words: usize,
+    /// `n * groups`; 0 for a dense format.
+    pub parameters: usize,
+}
+
+impl Shape {
+    pub fn new(op: &'static str, format: Format, n: usize, k: usize, group: Group) -> Result<Self> {
+        for (name, size) in [("n", n), ("k", k)] {
+            if size == 0 {
+                return Err(Error::shape(op, name, size, "at least 1"));
+            }
+        }
+        let overflow = || Error::value(op, "n * k", (n, k), "a matrix that fits the address space");
+        let elements = n.checked_mul(k).ok_or_else(overflow)?;
+        let row_words = k.checked_mul(format.bits()).ok_or_else(overflow)?.div_ceil(32).next_multiple_of(4);
+        // In bytes, so that neither the words nor the unpacked f32 values overflow an allocation.
+        let bytes = row_words.max(k).checked_mul(n).and_then(|words| words.checked_mul(4));
+        bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(overflow)?;
+        let group = group.resolve(op, format, k)?;
+        let parameters = n * k.checked_div(group).unwrap_or(0);
+        Ok(Shape { group, row_words, elements, words: n * row_words, parameters })
+    }
+}

@@ -1,0 +1,208 @@
+//! The shader composer: textual includes, conditions on declared names, a generated header of constants. The
+//! result is plain WGSL (or MSL), and every line of it knows the file and line that it came from.
+//!
+//! Directives, each alone on its line:
+//! * `//!include "common/grid.wgsl"` takes in a file of `wgsl/common/`, once, at its first mention;
+//! * `#if NAME`, `#if !NAME`, `#if NAME == value`, `#if NAME != value`, `#elif …`, `#else`, `#endif`, where `NAME`
+//!   must be among the defines.
+//!
+//! `enable`, `requires` and `diagnostic` lines are moved to the top, where WGSL wants them.
+
+use super::spec::{Def, Defines};
+use crate::error::{Error, Result};
+
+/// Composed text and where its lines came from.
+#[derive(Clone, Debug)]
+pub struct Composed {
+    pub text: String,
+    /// For each line of `text`: the file and its 1-based line.
+    pub lines: Vec<(&'static str, usize)>,
+}
+
+impl Composed {
+    /// Names the original place of a 1-based line of the composed text.
+    pub fn origin(&self, line: usize) -> String {
+        match self.lines.get(line.wrapping_sub(1)) {
+            Some((file, line)) => format!("{file}:{line}"),
+            None => format!("composed line {line}"),
+        }
+    }
+}
+
+/// The files that shaders may include, by their path below `wgsl/`.
+const INCLUDES: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/includes.rs"));
+
+/// Composes `source`, the file at `path`, under `defines`.
+///
+/// # Errors
+/// [`Error::Compile`] with file and line for an unknown name or include, or unbalanced blocks.
+pub fn compose(path: &'static str, source: &'static str, defines: &Defines) -> Result<Composed> {
+    let mut composer = Composer { defines, head: Vec::new(), body: Vec::new(), included: Vec::new() };
+    composer.file(path, source)?;
+    let mut lines = composer.head;
+    for (name, value) in defines {
+        let text = match value {
+            Def::Flag(b) => format!("const {name}: bool = {b};"),
+            Def::Num(n) => format!("const {name}: u32 = {n}u;"),
+            Def::Type(t) => format!("alias {name} = {t};"),
+            Def::Word(_) => continue,
+        };
+        lines.push((text, ("defines", 0)));
+    }
+    lines.extend(composer.body);
+    let mut text = String::new();
+    for (line, _) in &lines {
+        text.push_str(line);
+        text.push('\n');
+    }
+    Ok(Composed { text, lines: lines.into_iter().map(|(_, place)| place).collect() })
+}
+
+type Line = (String, (&'static str, usize));
+
+struct Composer<'a> {
+    defines: &'a Defines,
+    /// Directives such as `enable f16;`.
+    head: Vec<Line>,
+    body: Vec<Line>,
+    included: Vec<&'static str>,
+}
+
+/// State of one `#if` block.
+struct Block {
+    /// Whether this branch's lines are kept.
+    live: bool,
+    /// Whether some branch has already been taken.
+    taken: bool,
+    /// Whether the enclosing block is live.
+    outer: bool,
+    seen_else: bool,
+}
+
+impl Composer<'_> {
+    fn file(&mut self, path: &'static str, source: &'static str) -> Result<()> {
+        let mut blocks: Vec<Block> = Vec::new();
+        for (i, line) in source.lines().enumerate() {
+            let place = (path, i + 1);
+            let fail = |why: String| Error::Compile {
+                kernel: path.to_string(),
+                log: format!("{path}:{}: {why}", i + 1),
+            };
+            let word = line.trim();
+            let live = blocks.last().is_none_or(|b| b.live);
+            if let Some(condition) = word.strip_prefix("#if ") {
+                let value = self.condition(condition).map_err(fail)?;
+                blocks.push(Block { live: live && value, taken: value, outer: live, seen_else: false });
+            } else if let Some(condition) = word.strip_prefix("#elif ") {
+                let value = self.condition(condition).map_err(fail)?;
+                match blocks.last_mut() {
+                    Some(b) if !b.seen_else => {
+                        b.live = b.outer && value && !b.taken;
+                        b.taken |= value;
+                    }
+                    _ => return Err(fail("#elif without #if".into())),
+                }
+            } else if word == "#else" {
+                match blocks.last_mut() {
+                    Some(b) if !b.seen_else => {
+                        b.live = b.outer && !b.taken;
+                        b.seen_else = true;
+                    }
+                    _ => return Err(fail("#else without #if".into())),
+                }
+            } else if word == "#endif" {
+                if blocks.pop().is_none() {
+                    return Err(fail("#endif without #if".into()));
+                }
+            } else if word.starts_with('#') {
+                return Err(fail(format!("unknown directive {word:?}")));
+            } else if !live {
+            } else if let Some(rest) = word.strip_prefix("//!include ") {
+                let name = rest.trim().trim_matches('"');
+                let Some(&(file, text)) = INCLUDES.iter().find(|(file, _)| *file == name) else {
+                    return Err(fail(format!("no file {name:?} to include")));
+                };
+                if !self.included.contains(&file) {
+                    self.included.push(file);
+                    self.file(file, text)?;
+                }
+            } else if ["enable ", "requires ", "diagnostic("].iter().any(|d| word.starts_with(d)) {
+                if !self.head.iter().any(|(text, _)| text == word) {
+                    self.head.push((word.to_string(), place));
+                }
+            } else {
+                self.body.push((line.to_string(), place));
+            }
+        }
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Compile { kernel: path.to_string(), log: format!("{path}: #if without #endif") })
+    }
+
+    fn condition(&self, text: &str) -> Result<bool, String> {
+        let text = text.split("//").next().unwrap_or_default().trim();
+        let value = |name: &str| {
+            let found = self.defines.iter().find(|(n, _)| *n == name.trim());
+            found.map(|(_, v)| *v).ok_or_else(|| format!("unknown name {:?}", name.trim()))
+        };
+        if let Some((name, want)) = text.split_once("!=") {
+            return Ok(value(name)?.to_string() != want.trim());
+        }
+        if let Some((name, want)) = text.split_once("==") {
+            return Ok(value(name)?.to_string() == want.trim());
+        }
+        let (name, negate) = text.strip_prefix('!').map_or((text, false), |name| (name, true));
+        match value(name)? {
+            Def::Flag(b) => Ok(b != negate),
+            Def::Num(n) => Ok((n != 0) != negate),
+            Def::Type(_) | Def::Word(_) => Err(format!("{name} is not a flag; compare it with ==")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::defines;
+
+    fn composed(source: &'static str) -> Result<String> {
+        let defines = defines![FAST = Def::Flag(true), SIDE = Def::Num(8), T = Def::Word("fp4")];
+        compose("test.wgsl", source, &defines).map(|c| c.text)
+    }
+
+    #[test]
+    fn branches_and_header() {
+        let text = composed(
+            "#if FAST\nfast\n#else\nslow\n#endif\n#if SIDE == 16\nbig\n#elif T == fp4\nfour\n#else\nnone\n#endif\n\
+             #if !FAST\nno\n#if T == fp4\nno\n#endif\n#endif\nenable f16;\n",
+        );
+        let want = "enable f16;\nconst FAST: bool = true;\nconst SIDE: u32 = 8u;\nfast\nfour\n";
+        assert_eq!(text.ok().as_deref(), Some(want));
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        for (source, want) in [
+            ("a\n#if NOPE\n#endif", "test.wgsl:2: unknown name \"NOPE\""),
+            ("#endif", "test.wgsl:1: #endif without #if"),
+            ("#if FAST", "#if without #endif"),
+            ("//!include \"common/nope.wgsl\"", "no file"),
+            ("#if T\n#endif", "not a flag"),
+            ("#define X", "unknown directive"),
+            ("#if FAST\n#else\n#else\n#endif", "#else without #if"),
+        ] {
+            let error = composed(source).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.contains(want), "{source:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn origins_survive_includes() {
+        let c =
+            compose("t.wgsl", "//!include \"common/grid.wgsl\"\nlast", &Defines::new()).expect("composes");
+        let count = c.text.lines().count();
+        assert_eq!(c.origin(count), "t.wgsl:2");
+        assert!(c.origin(1).starts_with("common/grid.wgsl:1"));
+    }
+}

@@ -1,0 +1,22 @@
+//! What every kernel family shares: the declaration ([`KernelSpec`]), the shader composer, the caches, the
+//! recorder, and the cases by which a kernel is proved.
+
+mod case;
+mod catalogue;
+mod compose;
+mod pipeline;
+mod recorder;
+mod spec;
+
+pub use case::{Case, Check, Level, Prepared, Random, Rule};
+#[cfg(feature = "audit")]
+pub(crate) use case::{GUARD, POISON};
+pub use catalogue::{CATALOGUE, find};
+pub use compose::{Composed, compose};
+pub(crate) use pipeline::PipelineCache;
+pub(crate) use recorder::Launch;
+pub use recorder::Recorder;
+pub use spec::{
+    Access, Binding, Cost, Def, Defines, Field, KernelSpec, Needs, Params, Tier, TierSpec, Variant,
+};
+pub(crate) use spec::{defines, params, tier};

@@ -1,0 +1,212 @@
+//! Pipelines and bind groups, made once and kept.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+
+use super::compose::compose;
+use super::spec::{Access, Defines, KernelSpec, Tier};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// What identifies a pipeline.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PipelineKey {
+    pub kernel: &'static str,
+    pub tier: Tier,
+    pub defines: Defines,
+}
+
+/// The access pattern of the bindings decides the layout, so kernels with the same pattern share one.
+type LayoutKey = Vec<Access>;
+/// Buffer id, offset and size of each binding.
+type BindKey = (LayoutKey, Vec<(u64, u64, u64)>);
+
+struct Layout {
+    group: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
+}
+
+/// Bind groups kept at the most; past that all are dropped, which costs a few microseconds each to remake.
+const MAX_BIND_GROUPS: usize = 16_384;
+
+/// Immediates reserved by every layout: one size for all keeps the Metal slot rule `buffer(binding + 1)`.
+pub(crate) const IMMEDIATE_BYTES: u32 = 128;
+
+#[derive(Default)]
+pub(crate) struct PipelineCache {
+    layouts: Mutex<HashMap<LayoutKey, Arc<Layout>>>,
+    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    groups: Mutex<HashMap<BindKey, wgpu::BindGroup>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A poisoned cache is still a valid cache: entries are inserted whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PipelineCache {
+    fn layout(&self, gpu: &Gpu, spec: &KernelSpec) -> Arc<Layout> {
+        let key: LayoutKey = spec.bindings.iter().map(|b| b.access).collect();
+        let mut layouts = lock(&self.layouts);
+        let make = || {
+            let entries: Vec<_> = (0u32..)
+                .zip(&key)
+                .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
+                    binding,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+                        has_dynamic_offset: false,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                })
+                .collect();
+            let group = gpu.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(spec.name),
+                entries: &entries,
+            });
+            let pipeline = gpu.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(spec.name),
+                bind_group_layouts: &[Some(&group)],
+                immediate_size: IMMEDIATE_BYTES,
+            });
+            Arc::new(Layout { group, pipeline })
+        };
+        layouts.entry(key.clone()).or_insert_with(make).clone()
+    }
+
+    pub fn pipeline(
+        &self,
+        gpu: &Gpu,
+        spec: &'static KernelSpec,
+        key: &PipelineKey,
+    ) -> Result<wgpu::ComputePipeline> {
+        if let Some(pipeline) = lock(&self.pipelines).get(key) {
+            return Ok(pipeline.clone());
+        }
+        // Compiled outside the lock: warm-up compiles several at once.
+        let pipeline = self.compile(gpu, spec, key)?;
+        Ok(lock(&self.pipelines).entry(key.clone()).or_insert(pipeline).clone())
+    }
+
+    fn compile(
+        &self,
+        gpu: &Gpu,
+        spec: &'static KernelSpec,
+        key: &PipelineKey,
+    ) -> Result<wgpu::ComputePipeline> {
+        let Some(tier) = spec.tier(key.tier) else {
+            return Err(Error::Unsupported {
+                what: spec.name.to_string(),
+                need: format!("a {} tier", key.tier.name()),
+                have: "the kernel has none".to_string(),
+            });
+        };
+        let composed = compose(tier.path, tier.source, &key.defines)?;
+        let layout = self.layout(gpu, spec);
+        gpu.check_lost()?;
+        let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = gpu.device().push_error_scope(wgpu::ErrorFilter::Internal);
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(tier.path),
+            source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
+        };
+        let module = if gpu.checked() {
+            gpu.device().create_shader_module(descriptor)
+        } else {
+            // SAFETY: unchecked modules trust indices and loop bounds. Every index is derived from shapes that the
+            // record functions have checked against the bound tensors, and the audit runs all cases with the
+            // checks on (`--checks full`) and compares guard zones behind every output.
+            unsafe {
+                gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            }
+        };
+        let pipeline = gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(spec.name),
+            layout: Some(&layout.pipeline),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[],
+                // Kernels never read workgroup memory that they have not written.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        let errors = [pollster::block_on(internal.pop()), pollster::block_on(scope.pop())];
+        match errors.into_iter().flatten().next() {
+            None => Ok(pipeline),
+            Some(error) => {
+                let place = pollster::block_on(module.get_compilation_info())
+                    .messages
+                    .iter()
+                    .filter_map(|m| m.location)
+                    .map(|l| format!("at {}\n", composed.origin(l.line_number as usize)))
+                    .collect::<String>();
+                let kernel = format!("{} [{}]", spec.name, key.tier.name());
+                Err(Error::Compile { kernel, log: format!("{place}{error}") })
+            }
+        }
+    }
+
+    /// Compiles what is missing, on as many threads as the machine has.
+    pub fn compile_all(&self, gpu: &Gpu, wanted: Vec<(&'static KernelSpec, PipelineKey)>) -> Result<usize> {
+        let missing: HashMap<_, _> = {
+            let have = lock(&self.pipelines);
+            wanted
+                .into_iter()
+                .map(|(spec, key)| (key, spec))
+                .filter(|(key, _)| !have.contains_key(key))
+                .collect()
+        };
+        missing.par_iter().try_for_each(|(key, spec)| self.pipeline(gpu, spec, key).map(drop))?;
+        Ok(missing.len())
+    }
+
+    pub fn bind_group(&self, gpu: &Gpu, spec: &KernelSpec, tensors: &[&Tensor]) -> wgpu::BindGroup {
+        let place = |t: &&Tensor| (t.storage.id, t.offset(), t.bytes());
+        let key: BindKey =
+            (spec.bindings.iter().map(|b| b.access).collect(), tensors.iter().map(place).collect());
+        if let Some(group) = lock(&self.groups).get(&key) {
+            return group.clone();
+        }
+        let layout = self.layout(gpu, spec);
+        let entries: Vec<_> = (0u32..)
+            .zip(tensors)
+            .map(|(binding, t)| wgpu::BindGroupEntry {
+                binding,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: t.buffer(),
+                    offset: t.offset(),
+                    // Rounded up to whole 16-byte loads, as the allocation is.
+                    size: wgpu::BufferSize::new(
+                        t.bytes().max(16).next_multiple_of(16).min(t.buffer().size() - t.offset()),
+                    ),
+                }),
+            })
+            .collect();
+        let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(spec.name),
+            layout: &layout.group,
+            entries: &entries,
+        });
+        for t in tensors {
+            t.storage.bound.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        let mut groups = lock(&self.groups);
+        if groups.len() >= MAX_BIND_GROUPS {
+            groups.clear();
+        }
+        groups.insert(key, group.clone());
+        group
+    }
+
+    /// Drops the bind groups that name a buffer, so that the buffer's memory is freed with its last tensor.
+    pub fn forget_buffer(&self, id: u64) {
+        lock(&self.groups).retain(|(_, places), _| !places.iter().any(|(buffer, _, _)| *buffer == id));
+    }
+}

@@ -1,0 +1,197 @@
+//! Records kernels into a compute pass that belongs to the caller.
+
+use super::pipeline::{IMMEDIATE_BYTES, PipelineKey};
+use super::spec::{Access, Defines, KernelSpec, Needs, Params, Tier};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Records launches into a [`wgpu::ComputePass`]. It owns no pass, submits nothing and allocates no GPU memory.
+/// Launches in one pass see the results of the ones before.
+///
+/// ```no_run
+/// # fn example(gpu: &wgmarlin::Gpu, encoder: &mut wgpu::CommandEncoder, logits: &wgmarlin::Tensor,
+/// #            token: &wgmarlin::Tensor) -> wgmarlin::Result<()> {
+/// let mut pass = encoder.begin_compute_pass(&Default::default());
+/// let mut recorder = wgmarlin::Recorder::new(gpu, &mut pass);
+/// wgmarlin::argmax::record(&mut recorder, &wgmarlin::argmax::Argmax { logits, index: token })?;
+/// # Ok(()) }
+/// ```
+pub struct Recorder<'p, 'e> {
+    gpu: Gpu,
+    target: Target<'p, 'e>,
+    only: Option<Tier>,
+    /// What has been launched, as `kernel [tier]`, without repeats.
+    used: Vec<(&'static str, Tier)>,
+}
+
+enum Target<'p, 'e> {
+    Pass(&'p mut wgpu::ComputePass<'e>),
+    /// Collects the pipelines instead: see [`Gpu::warm_up`].
+    Dry(Vec<(&'static KernelSpec, PipelineKey)>),
+}
+
+/// One tensor bound to a kernel.
+pub(crate) type Bind<'a> = &'a Tensor;
+
+/// One launch, as a family's planner describes it.
+pub(crate) struct Launch<'a, P: Params> {
+    pub spec: &'static KernelSpec,
+    pub tier: Tier,
+    pub defines: Defines,
+    pub needs: Needs,
+    pub binds: &'a [Bind<'a>],
+    pub params: P,
+    /// Number of workgroups; folded to two dimensions where it must be.
+    pub groups: u64,
+}
+
+impl<'p, 'e> Recorder<'p, 'e> {
+    pub fn new(gpu: &Gpu, pass: &'p mut wgpu::ComputePass<'e>) -> Self {
+        Recorder { gpu: gpu.clone(), target: Target::Pass(pass), only: None, used: Vec::new() }
+    }
+
+    pub(crate) fn dry(gpu: &Gpu) -> Self {
+        Recorder { gpu: gpu.clone(), target: Target::Dry(Vec::new()), only: None, used: Vec::new() }
+    }
+
+    pub(crate) fn into_planned(self) -> Vec<(&'static KernelSpec, PipelineKey)> {
+        match self.target {
+            Target::Dry(planned) => planned,
+            Target::Pass(_) => Vec::new(),
+        }
+    }
+
+    /// Restricts the following launches to one tier: a kernel that cannot run at it is an error. For tests and
+    /// the audit; applications leave the choice to the planners.
+    pub fn only(&mut self, tier: Option<Tier>) {
+        self.only = tier;
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The kernels launched so far and the tiers that were chosen, each once.
+    pub fn used(&self) -> &[(&'static str, Tier)] {
+        &self.used
+    }
+
+    /// Chooses the best of `spec`'s tiers that the adapter can run and `plan` accepts. `plan` returns the
+    /// specialisation for a tier, or why that tier does not serve this request.
+    pub(crate) fn choose(
+        &self,
+        spec: &'static KernelSpec,
+        plan: impl Fn(Tier) -> Result<(Defines, Needs), String>,
+    ) -> Result<(Tier, Defines, Needs)> {
+        let caps = self.gpu.caps();
+        let ceiling = self.gpu.forced_tier().unwrap_or(Tier::Msl);
+        let mut reasons = Vec::new();
+        for tier in spec.tiers.iter().rev().map(|t| t.tier) {
+            if self.only.is_some_and(|only| only != tier) || (self.only.is_none() && tier > ceiling) {
+                continue;
+            }
+            let missing = tier
+                .needs()
+                .filter(|c| !caps.has(*c))
+                .map(|c| format!("{} ({})", c.name(), caps.why_missing(c)));
+            let reason = match missing {
+                Some(reason) => reason,
+                None => match plan(tier) {
+                    Ok((defines, needs)) => match needs.unmet(caps) {
+                        None => return Ok((tier, defines, needs)),
+                        Some(reason) => reason,
+                    },
+                    Err(reason) => reason,
+                },
+            };
+            reasons.push(format!("{}: {reason}", tier.name()));
+        }
+        if reasons.is_empty() {
+            reasons.push("the kernel has no such tier".to_string());
+        }
+        let need = match self.only {
+            Some(tier) => format!("the {} tier", tier.name()),
+            None => "one usable tier".to_string(),
+        };
+        Err(Error::Unsupported { what: spec.name.to_string(), need, have: reasons.join("; ") })
+    }
+
+    /// Records one launch. An empty grid records nothing.
+    pub(crate) fn launch<P: Params>(&mut self, launch: Launch<'_, P>) -> Result<()> {
+        let Launch { spec, tier, defines, needs, binds, params, groups } = launch;
+        debug_assert_eq!(binds.len(), spec.bindings.len(), "{}", spec.name);
+        for (i, (bind, binding)) in binds.iter().zip(spec.bindings).enumerate() {
+            bind.check_device(spec.name, binding.name, &self.gpu)?;
+            let max = self.gpu.caps().max_binding;
+            if bind.bytes() > max {
+                let what = format!("{}: {}", spec.name, binding.name);
+                let name = "max_storage_buffer_binding_size";
+                return Err(Error::Limit { what, name, need: bind.bytes(), max });
+            }
+            // wgpu would reject it too, but at the end of the pass and without naming the argument. Whole
+            // buffers count: usage is tracked per buffer.
+            let clash = binds.iter().zip(spec.bindings).enumerate().find(|(j, (other, b))| {
+                *j != i && binding.access != b.access && other.storage.id == bind.storage.id
+            });
+            if let (Access::ReadWrite, Some((_, (_, other)))) = (binding.access, clash) {
+                let what = format!("{} and {}", binding.name, other.name);
+                return Err(Error::shape(spec.name, what, "one buffer", "two: one is read, one is written"));
+            }
+        }
+        if let Some(reason) = needs.unmet(self.gpu.caps()) {
+            let have = self.gpu.caps().adapter.clone();
+            return Err(Error::Unsupported { what: spec.name.into(), need: reason, have });
+        }
+        if groups == 0 {
+            return Ok(());
+        }
+        let (x, y) = fold(groups, u64::from(self.gpu.caps().max_groups)).ok_or_else(|| Error::Limit {
+            what: spec.name.to_string(),
+            name: "workgroups of a two-dimensional grid",
+            need: groups,
+            max: u64::from(self.gpu.caps().max_groups).pow(2),
+        })?;
+        if !self.used.contains(&(spec.name, tier)) {
+            self.used.push((spec.name, tier));
+        }
+        let key = PipelineKey { kernel: spec.name, tier, defines };
+        let gpu = &self.gpu;
+        match &mut self.target {
+            Target::Dry(planned) => planned.push((spec, key)),
+            Target::Pass(pass) => {
+                let pipeline = gpu.0.pipelines.pipeline(gpu, spec, &key)?;
+                pass.set_pipeline(&pipeline);
+                pass.set_bind_group(0, &gpu.0.pipelines.bind_group(gpu, spec, binds), &[]);
+                let bytes = bytemuck::bytes_of(&params);
+                debug_assert!(bytes.len() <= IMMEDIATE_BYTES as usize);
+                pass.set_immediates(0, bytes);
+                pass.dispatch_workgroups(x, y, 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Folds `groups` workgroups into x × y with neither over `max`, wasting less than one row.
+fn fold(groups: u64, max: u64) -> Option<(u32, u32)> {
+    let y = groups.div_ceil(max);
+    let x = groups.div_ceil(y);
+    (y <= max).then_some((u32::try_from(x).ok()?, u32::try_from(y).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fold;
+
+    #[test]
+    fn folding_covers_and_stays_within_the_limit() {
+        for groups in [1, 2, 65_534, 65_535, 65_536, 65_537, 131_071, 1 << 20, 4_294_836_225] {
+            let (x, y) = fold(groups, 65_535).expect("fits");
+            assert!(x <= 65_535 && y <= 65_535);
+            let covered = u64::from(x) * u64::from(y);
+            assert!(covered >= groups && covered - groups < u64::from(y), "{groups}: {x} × {y}");
+        }
+        assert_eq!(fold(65_535 * 65_535 + 1, 65_535), None);
+    }
+}

@@ -1,0 +1,14 @@
+//! wgmarlin
+#[cfg(feature = "audit")]
+pub mod audit;
+pub mod device;
+mod error;
+pub mod format;
+pub mod kernel;
+pub mod norm;
+mod tensor;
+
+pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};
+pub use error::{Error, Result};
+pub use kernel::{CATALOGUE, KernelSpec, Recorder, Tier};
+pub use tensor::{DType, Element, Tensor};

@@ -1,0 +1,224 @@
+//! A tensor: a range of a GPU buffer with a dtype and a row-major shape.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+
+/// Element type of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum DType {
+    F32,
+    F16,
+    U32,
+    I32,
+}
+
+impl DType {
+    /// Bytes of an element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 | DType::I32 => 4,
+            DType::F16 => 2,
+        }
+    }
+
+    /// The WGSL type, which is also the name in audit rows.
+    pub const fn wgsl(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::U32 => "u32",
+            DType::I32 => "i32",
+        }
+    }
+}
+
+/// A host type that has a [`DType`].
+pub trait Element: bytemuck::Pod {
+    const DTYPE: DType;
+}
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for half::f16 {
+    const DTYPE: DType = DType::F16;
+}
+impl Element for u32 {
+    const DTYPE: DType = DType::U32;
+}
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+
+/// The buffer behind one or more tensors. Dropping the last tensor drops the bind groups that name it.
+pub(crate) struct Storage {
+    pub buffer: wgpu::Buffer,
+    pub id: u64,
+    /// Set once a cached bind group names this buffer.
+    pub bound: AtomicBool,
+    gpu: std::sync::Weak<crate::device::Inner>,
+    gpu_id: u64,
+}
+
+impl Storage {
+    pub fn new(gpu: &Gpu, buffer: wgpu::Buffer) -> Storage {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Storage { buffer, id, bound: AtomicBool::new(false), gpu: Arc::downgrade(&gpu.0), gpu_id: gpu.0.id }
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if self.bound.load(Ordering::Relaxed)
+            && let Some(gpu) = self.gpu.upgrade()
+        {
+            gpu.pipelines.forget_buffer(self.id);
+        }
+    }
+}
+
+/// A row-major tensor on the GPU. Cheap to clone: clones and views share the buffer.
+#[derive(Clone)]
+pub struct Tensor {
+    pub(crate) storage: Arc<Storage>,
+    offset: u64,
+    dtype: DType,
+    shape: Vec<usize>,
+}
+
+impl Tensor {
+    pub(crate) fn new(storage: Arc<Storage>, dtype: DType, shape: &[usize]) -> Tensor {
+        Tensor { storage, offset: 0, dtype, shape: shape.to_vec() }
+    }
+
+    /// Wraps a buffer that the caller owns (usage `STORAGE`; also `COPY_SRC` to read it back), from byte `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the buffer is too short or the offset is not aligned.
+    pub fn from_buffer(
+        gpu: &Gpu,
+        buffer: wgpu::Buffer,
+        offset: u64,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<Tensor> {
+        let whole = Tensor::new(Arc::new(Storage::new(gpu, buffer)), dtype, shape);
+        whole.at(gpu, offset, shape)
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    pub fn bytes(&self) -> u64 {
+        (self.len() * self.dtype.size()) as u64
+    }
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.storage.buffer
+    }
+    /// Byte offset in the buffer.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+    /// The last dimension; 1 for a scalar.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+    /// The product of all dimensions but the last.
+    pub fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, head)| head.iter().product())
+    }
+
+    /// The same elements under another shape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of elements differs.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
+        if shape.iter().product::<usize>() != self.len() {
+            return Err(Error::shape("reshape", "shape", shape, format!("{} elements", self.len())));
+        }
+        Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// Rows `start..start + count` of the first dimension.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] past the end, or if the first row does not start at a multiple of
+    /// [`Caps::offset_alignment`](crate::Caps).
+    pub fn rows_view(&self, gpu: &Gpu, start: usize, count: usize) -> Result<Tensor> {
+        let Some((&first, rest)) = self.shape.split_first() else {
+            return Err(Error::shape("rows_view", "tensor", &self.shape, "at least one dimension"));
+        };
+        if start.checked_add(count).is_none_or(|end| end > first) {
+            return Err(Error::shape(
+                "rows_view",
+                "rows",
+                start..start + count,
+                format!("within 0..{first}"),
+            ));
+        }
+        let row = rest.iter().product::<usize>() * self.dtype.size();
+        let shape: Vec<usize> = std::iter::once(count).chain(rest.iter().copied()).collect();
+        self.at(gpu, self.offset + (start * row) as u64, &shape)
+    }
+
+    fn at(&self, gpu: &Gpu, offset: u64, shape: &[usize]) -> Result<Tensor> {
+        let align = gpu.caps().offset_alignment;
+        if !offset.is_multiple_of(align) {
+            return Err(Error::shape("view", "byte offset", offset, format!("a multiple of {align}")));
+        }
+        let view = Tensor { offset, shape: shape.to_vec(), ..self.clone() };
+        if offset + view.bytes() > self.storage.buffer.size() {
+            return Err(Error::shape("view", "end", offset + view.bytes(), "inside the buffer"));
+        }
+        Ok(view)
+    }
+
+    pub(crate) fn check_device(&self, kernel: &'static str, what: &str, gpu: &Gpu) -> Result<()> {
+        if self.storage.gpu_id == gpu.0.id {
+            return Ok(());
+        }
+        Err(Error::ForeignTensor { kernel, what: what.to_string() })
+    }
+
+    /// Checks dtype and shape; every `record` function calls this for every argument.
+    pub(crate) fn expect(
+        &self,
+        kernel: &'static str,
+        what: &str,
+        dtypes: &[DType],
+        shape: &[usize],
+    ) -> Result<()> {
+        if !dtypes.contains(&self.dtype) {
+            return Err(Error::shape(kernel, format!("{what}'s dtype"), self.dtype, format!("{dtypes:?}")));
+        }
+        if self.shape != shape {
+            return Err(Error::shape(kernel, what, &self.shape, format!("{shape:?}")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn overlaps(&self, other: &Tensor) -> bool {
+        self.storage.id == other.storage.id
+            && self.offset < other.offset + other.bytes()
+            && other.offset < self.offset + self.bytes()
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor({:?} {:?})", self.dtype, self.shape)
+    }
+}
