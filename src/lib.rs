@@ -5,6 +5,7 @@ pub mod device;
 mod error;
 pub mod format;
 pub mod kernel;
+pub mod matmul;
 pub mod norm;
 mod tensor;
 

@@ -209,12 +209,6 @@ impl Tensor {
         }
         Ok(())
     }
-
-    pub(crate) fn overlaps(&self, other: &Tensor) -> bool {
-        self.storage.id == other.storage.id
-            && self.offset < other.offset + other.bytes()
-            && other.offset < self.offset + self.bytes()
-    }
 }
 
 impl std::fmt::Debug for Tensor {

@@ -61,6 +61,8 @@ pub struct Check {
     /// The twin's result. Called once, after the launch.
     pub want: Box<dyn Fn() -> Vec<f64>>,
     pub rule: Rule,
+    /// The flat indices that `want` gives; all elements if `None`. Real shapes are checked at some thousand places.
+    pub at: Option<Vec<usize>>,
 }
 
 impl Check {
@@ -70,7 +72,13 @@ impl Check {
         rule: Rule,
         want: impl Fn() -> Vec<f64> + 'static,
     ) -> Check {
-        Check { name, output: output.clone(), want: Box::new(want), rule }
+        Check { name, output: output.clone(), want: Box::new(want), rule, at: None }
+    }
+
+    /// Compares the elements at the flat indices `at` only.
+    pub fn at(mut self, at: Vec<usize>) -> Check {
+        self.at = Some(at);
+        self
     }
 }
 

@@ -3,7 +3,15 @@
 use super::spec::KernelSpec;
 
 /// All kernels.
-pub static CATALOGUE: &[&KernelSpec] = &[&crate::norm::RMS_NORM];
+#[rustfmt::skip]
+pub static CATALOGUE: &[&KernelSpec] = &[
+    &crate::norm::RMS_NORM,
+    &crate::matmul::GEMM,
+    &crate::matmul::QGEMM,
+    &crate::matmul::QGEMV,
+    &crate::matmul::GATE_UP,
+    &crate::matmul::GATE_UP_GEMV,
+];
 
 /// The kernel of that name.
 pub fn find(name: &str) -> Option<&'static KernelSpec> {
