@@ -258,7 +258,7 @@ pub(super) fn gemm() -> Vec<Case> {
 pub(super) fn qgemm() -> Vec<Case> {
     let mut all = tiled(&super::QGEMM, super::spec::QUANTISED);
     // More than 65535 tiles: the grid folds.
-    let folded = Spec::new(&super::QGEMM, Full, Format::Int8, DType::F32, (65_600 * 64, 1, 8));
+    let folded = Spec::new(&super::QGEMM, Full, Format::Int8, DType::F16, (65_600 * 64, 1, 8));
     all.push(Spec { group: Group::WholeK, ..folded }.into_case());
     for (format, m) in [(Format::Fp4, 16), (Format::Fp4, 64), (Format::Fp4, 512), (Format::Fp4, 4096)]
         .into_iter()

@@ -5,7 +5,6 @@
 // a branch around them costs 45 % on NVIDIA. One buffer and two barriers beat two buffers: the larger tile wins.
 enable f16;
 enable wgpu_cooperative_matrix;
-//!include "common/grid.wgsl"
 //!include "common/weight.wgsl"
 //!include "common/activation.wgsl"
 //!include "common/linear.wgsl"
@@ -71,8 +70,9 @@ fn main(
 ) {
     let tiles_m = (params.m + TILE_M - 1u) / TILE_M;
     let tiles_n = (params.n + TILE_N - 1u) / TILE_N;
-    let tile = group_index(group, groups);
-    if tile >= tiles_m * tiles_n { return; } // the fold rounded up; uniform
+    // group_index() written out: naga takes the result of a call for non-uniform and would reject the loads below.
+    let tile = group.y * groups.x + group.x;
+    if tile >= tiles_m * tiles_n { return; } // the fold rounded up
     // Bands of 8 tile rows, walked column by column: workgroups that run together share rows of a and of w in the L2.
     let band = tile / (8u * tiles_n);
     let height = min(tiles_m - band * 8u, 8u);
