@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::kernel::{Case, Check, POISON, Recorder, Rule, Tier};
+use crate::kernel::{Case, Check, Defines, POISON, Prepared, Recorder, Rule, Tier};
 use crate::tensor::{DType, Tensor};
 
 /// What became of a case.
@@ -23,7 +23,18 @@ pub enum Outcome {
 /// # Errors
 /// Anything but a missing capability, which is [`Outcome::Skipped`].
 pub fn run_case(gpu: &Gpu, tier: Option<Tier>, case: &Case) -> Result<Outcome> {
+    run_noting(gpu, tier, case, &mut |_| ())
+}
+
+/// As [`run_case`]; `loaded` is given each specialisation whose pipeline was created.
+pub(crate) fn run_noting(
+    gpu: &Gpu,
+    tier: Option<Tier>,
+    case: &Case,
+    loaded: &mut dyn FnMut(Specialisation),
+) -> Result<Outcome> {
     let ran = (case.prepare)(gpu, 1).and_then(|prepared| {
+        load(gpu, tier, &prepared)?.into_iter().for_each(loaded);
         gpu.run(|recorder: &mut Recorder<'_, '_>| {
             recorder.only(tier);
             prepared.launches.iter().try_for_each(|launch| launch(recorder))
@@ -32,13 +43,7 @@ pub fn run_case(gpu: &Gpu, tier: Option<Tier>, case: &Case) -> Result<Outcome> {
     });
     let prepared = match ran {
         Ok(prepared) => prepared,
-        Err(Error::Unsupported { need, have, .. }) => {
-            return Ok(Outcome::Skipped(format!("needs {need}: {have}")));
-        }
-        Err(Error::Limit { what, name, need, max }) => {
-            return Ok(Outcome::Skipped(format!("{what}: {name} {max} < {need}")));
-        }
-        Err(error) => return Err(error),
+        Err(error) => return skipped(error).map(Outcome::Skipped),
     };
     gpu.wait()?;
     let mut worst = Outcome::Correct { error: 0.0, tolerance: 0.0 };
@@ -54,6 +59,45 @@ pub fn run_case(gpu: &Gpu, tier: Option<Tier>, case: &Case) -> Result<Outcome> {
         }
     }
     Ok(worst)
+}
+
+/// Why the adapter cannot serve the request, if that is what `error` says.
+pub(crate) fn skipped(error: Error) -> Result<String> {
+    match error {
+        Error::Unsupported { need, have, .. } => Ok(format!("needs {need}: {have}")),
+        Error::Limit { what, name, need, max } => Ok(format!("{what}: {name} {max} < {need}")),
+        error => Err(error),
+    }
+}
+
+/// Kernel, tier and defines of a pipeline.
+pub(crate) type Specialisation = (&'static str, Tier, Defines);
+
+/// Creates the pipelines of a prepared case and returns the specialisations that it uses, of all kernels that it
+/// launches.
+///
+/// # Errors
+/// [`Error::Compile`] also for a specialisation that its tier does not list among its variants: the static stages
+/// would never have seen it.
+fn load(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<Vec<Specialisation>> {
+    let mut dry = Recorder::dry(gpu);
+    dry.only(tier);
+    prepared.launches.iter().try_for_each(|launch| launch(&mut dry))?;
+    let planned = dry.into_planned();
+    let mut used = Vec::new();
+    for (spec, key) in &planned {
+        let listed = spec
+            .tier(key.tier)
+            .is_some_and(|t| (t.variants)().iter().any(|variant| variant.defines == key.defines));
+        if !listed {
+            let kernel = format!("{} [{}]", spec.name, key.tier.name());
+            let log = format!("not among the tier's declared variants: {:?}", key.defines);
+            return Err(Error::Compile { kernel, log });
+        }
+        used.push((spec.name, key.tier, key.defines.clone()));
+    }
+    gpu.0.pipelines.compile_all(gpu, planned)?;
+    Ok(used)
 }
 
 /// (figure, bound, complaint).

@@ -1,8 +1,31 @@
 //! The audit: for every kernel × tier × variant on an adapter, does it compose, validate, translate, load, run,
-//! give right results, and how near the hardware's limit does it come. Tests and the `audit` example share it.
+//! give right results, and how near the hardware's limit does it come. Tests, benches and the `audit` example share
+//! it.
+//!
+//! | stage | what it proves |
+//! |---|---|
+//! | compose | every variant's source is assembled |
+//! | validate | naga accepts it; parameters, bindings, threads and workgroup memory are what the host declares |
+//! | translate | naga writes it as SPIR-V, MSL and HLSL |
+//! | load | the driver makes a pipeline of every specialisation that the cases use |
+//! | run | the launches are accepted and complete |
+//! | correct | every output equals the reference within its tolerance, and nothing is written behind it |
+//! | perf | time, bandwidth, arithmetic rate, and share of the adapter's measured copy bandwidth |
 
+mod bench;
 mod compare;
+mod inventory;
+mod report;
+mod stages;
+mod supervise;
+#[cfg(test)]
+mod tests;
 mod translate;
 
+pub use bench::{Timing, copy_bandwidth, measure_case};
 pub use compare::{Outcome, run_case};
-pub use translate::{Reflection, parse, translate};
+pub use inventory::{Entry, INVENTORY, Need, Service, UpstreamFile, inventory};
+pub use report::{Cases, Perf, Row, State, inventory_table, table};
+pub use stages::{Message, Options, Stage, Step, audit_tier, static_stages};
+pub use supervise::{Ended, supervise};
+pub use translate::{Reflection, ShaderField, disagreements, parse, translate};

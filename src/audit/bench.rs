@@ -1,0 +1,233 @@
+//! Timing on the GPU: many launches in one compute pass, between two timestamps where those can be trusted, else by
+//! the slope of wall-clock time between N and 2N launches. The median of several passes counts.
+
+use std::time::Instant;
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::kernel::{Case, Cost, Recorder, Tier};
+use crate::tensor::{DType, Tensor};
+
+/// Passes whose median is reported.
+const PASSES: usize = 7;
+/// Launches in a pass: at least this many where they are short ...
+const MIN_LAUNCHES: usize = 20;
+/// ... and never more than this many.
+const MAX_LAUNCHES: usize = 8192;
+/// A pass should take this long, so that its start and end do not count.
+const PASS_SECONDS: f64 = 6e-3;
+/// Operand sets together take more than four times the last-level cache of today's GPUs (64 MiB at the most).
+const ROTATION_BYTES: u64 = 256 << 20;
+const MAX_COPIES: u64 = 64;
+
+/// The time of one launch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    pub seconds: f64,
+    /// Whether the GPU's own timestamps were trusted; otherwise the wall clock's slope.
+    pub timestamps: bool,
+    /// Launches in each timed pass.
+    pub launches: usize,
+    /// Work of one launch.
+    pub cost: Cost,
+}
+
+/// Times a case at `tier`. Its operand sets rotate through more memory than the last-level cache holds.
+///
+/// # Errors
+/// As [`run_case`](super::run_case), with missing capabilities as [`Error::Unsupported`].
+pub fn measure_case(gpu: &Gpu, tier: Option<Tier>, case: &Case) -> Result<Timing> {
+    let mut prepared = (case.prepare)(gpu, 1)?;
+    let copies = copies(gpu, prepared.cost.bytes);
+    if copies > 1 {
+        // The first set must be gone before the others are made, or small GPUs hold both.
+        drop(prepared);
+        prepared = (case.prepare)(gpu, copies)?;
+    }
+    let sets = prepared.launches.len().max(1);
+    let (seconds, timestamps, launches) = measure(gpu, sets, &|pass, count| {
+        let mut recorder = Recorder::new(gpu, pass);
+        recorder.only(tier);
+        prepared.launches.iter().cycle().take(count).try_for_each(|launch| launch(&mut recorder))
+    })?;
+    Ok(Timing { seconds, timestamps, launches, cost: prepared.cost })
+}
+
+/// How many operand sets to rotate for launches that move `bytes` each.
+fn copies(gpu: &Gpu, bytes: u64) -> usize {
+    if gpu.caps().device_type == wgpu::DeviceType::Cpu {
+        return 1;
+    }
+    ROTATION_BYTES.div_ceil(bytes.max(1)).clamp(2, MAX_COPIES) as usize
+}
+
+const COPY_SHADER: &str = "
+    @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+    @group(0) @binding(1) var<storage, read_write> y: array<vec4<u32>>;
+    @compute @workgroup_size(256)
+    fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+        let i = id.y * groups.x * 256u + id.x;
+        if i < arrayLength(&x) { y[i] = x[i]; }
+    }";
+
+/// Bytes per second, read and written together, of a plain copy between two large buffers: the yardstick for
+/// kernels that are bound by memory.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], [`Error::DeviceLost`] or [`Error::Wgpu`].
+pub fn copy_bandwidth(gpu: &Gpu) -> Result<f64> {
+    let caps = gpu.caps();
+    let wanted: u64 = match caps.device_type {
+        wgpu::DeviceType::Cpu => 64 << 20,
+        wgpu::DeviceType::DiscreteGpu => 1 << 30,
+        _ => 256 << 20,
+    };
+    let bytes = wanted.min(caps.max_binding).min(caps.max_buffer) / 4096 * 4096;
+    let shape = [usize::try_from(bytes / 4).unwrap_or(1 << 24)];
+    let (x, y) = (gpu.alloc(DType::U32, &shape)?, gpu.alloc(DType::U32, &shape)?);
+    let device = gpu.device();
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some("copy"),
+        source: wgpu::ShaderSource::Wgsl(COPY_SHADER.into()),
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some("copy"),
+        layout: None,
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("copy"),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[
+            wgpu::BindGroupEntry { binding: 0, resource: x.buffer().as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 1, resource: y.buffer().as_entire_binding() },
+        ],
+    });
+    let groups = bytes / 4096;
+    let rows = groups.div_ceil(u64::from(caps.max_groups));
+    let (width, rows) = (groups.div_ceil(rows) as u32, rows as u32);
+    let (seconds, _, _) = measure(gpu, 1, &|pass, count| {
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        (0..count).for_each(|_| pass.dispatch_workgroups(width, rows, 1));
+        Ok(())
+    })?;
+    Ok(2.0 * bytes as f64 / seconds)
+}
+
+type Record<'a> = &'a dyn Fn(&mut wgpu::ComputePass<'_>, usize) -> Result<()>;
+
+/// Seconds per launch, whether by timestamps, and launches in a pass. `record` puts so many launches into the pass
+/// and goes round `sets` operand sets.
+fn measure(gpu: &Gpu, sets: usize, record: Record<'_>) -> Result<(f64, bool, usize)> {
+    let clock = Clock::new(gpu)?;
+    let floor = if gpu.caps().device_type == wgpu::DeviceType::Cpu { 1 } else { MIN_LAUNCHES };
+    // Compiles, touches all operands, and wakes the clocks of the GPU up.
+    clock.pass(sets, record)?;
+    let mut count = sets.max(floor);
+    let took = loop {
+        let (wall, stamped) = clock.pass(count, record)?;
+        let took = stamped.unwrap_or(wall).max(1e-9);
+        if took >= PASS_SECONDS || count >= MAX_LAUNCHES {
+            break took;
+        }
+        let grow = (1.2 * PASS_SECONDS / took).clamp(1.2, 16.0);
+        count = ((count as f64 * grow) as usize).next_multiple_of(sets).clamp(1, MAX_LAUNCHES);
+    };
+    // Passes of a second or more (software adapters) need no such statistics.
+    let passes = if took > 0.5 { 3 } else { PASSES };
+    let runs: Vec<_> = (0..passes).map(|_| clock.pass(count, record)).collect::<Result<_>>()?;
+    let stamped: Option<Vec<f64>> = runs.iter().map(|&(wall, stamped)| trusted(wall, stamped)).collect();
+    if let Some(stamped) = stamped {
+        return Ok((median(stamped) / count as f64, true, count));
+    }
+    let once = median(runs.iter().map(|p| p.0).collect());
+    let twice: Vec<f64> = (0..passes).map(|_| Ok(clock.pass(2 * count, record)?.0)).collect::<Result<_>>()?;
+    // Noise can make a slope vanish; the plain quotient is an upper bound.
+    let twice = median(twice);
+    let slope = if twice > once { twice - once } else { twice / 2.0 };
+    Ok((slope / count as f64, false, count))
+}
+
+/// Timestamps are zero on some systems and count other work on others: they must agree with the wall clock.
+fn trusted(wall: f64, stamped: Option<f64>) -> Option<f64> {
+    stamped.filter(|s| *s > 0.3 * wall && *s < 1.1 * wall)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Times whole passes.
+struct Clock<'a> {
+    gpu: &'a Gpu,
+    /// The queries, and the four words that they resolve to.
+    stamps: Option<(wgpu::QuerySet, Tensor)>,
+}
+
+impl<'a> Clock<'a> {
+    fn new(gpu: &'a Gpu) -> Result<Clock<'a>> {
+        if !gpu.caps().timestamps {
+            return Ok(Clock { gpu, stamps: None });
+        }
+        let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("bench"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("bench"),
+            size: 16,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let words = Tensor::from_buffer(gpu, buffer, 0, DType::U32, &[4])?;
+        Ok(Clock { gpu, stamps: Some((queries, words)) })
+    }
+
+    /// Runs `count` launches in one pass: seconds by the wall clock, from submission to completion, and by
+    /// timestamps.
+    fn pass(&self, count: usize, record: Record<'_>) -> Result<(f64, Option<f64>)> {
+        let device = self.gpu.device();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let recorded = {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("bench"),
+                timestamp_writes: self.stamps.as_ref().map(|(queries, _)| wgpu::ComputePassTimestampWrites {
+                    query_set: queries,
+                    beginning_of_pass_write_index: Some(0),
+                    end_of_pass_write_index: Some(1),
+                }),
+            });
+            record(&mut pass, count)
+        };
+        if let Some((queries, words)) = &self.stamps {
+            encoder.resolve_query_set(queries, 0..2, words.buffer(), 0);
+        }
+        let commands = encoder.finish();
+        recorded?;
+        self.gpu.wait()?;
+        let start = Instant::now();
+        self.gpu.queue().submit([commands]);
+        self.gpu.wait()?;
+        let wall = start.elapsed().as_secs_f64();
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::Wgpu(error.to_string()));
+        }
+        let Some((_, words)) = &self.stamps else { return Ok((wall, None)) };
+        let words = self.gpu.read::<u32>(words)?;
+        let stamps: Vec<u64> =
+            words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
+        let ticks = match stamps[..] {
+            [begin, end] if begin != 0 && end > begin => Some(end - begin),
+            _ => None,
+        };
+        let period = f64::from(self.gpu.queue().get_timestamp_period()) * 1e-9;
+        Ok((wall, ticks.map(|t| t as f64 * period)))
+    }
+}
