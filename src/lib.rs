@@ -7,6 +7,7 @@ mod error;
 pub mod format;
 pub mod kernel;
 pub mod norm;
+pub mod rope;
 mod tensor;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};

@@ -3,7 +3,7 @@
 use super::spec::KernelSpec;
 
 /// All kernels.
-pub static CATALOGUE: &[&KernelSpec] = &[&crate::norm::RMS_NORM, &crate::embed::EMBED];
+pub static CATALOGUE: &[&KernelSpec] = &[&crate::norm::RMS_NORM, &crate::embed::EMBED, &crate::rope::ROPE];
 
 /// The kernel of that name.
 pub fn find(name: &str) -> Option<&'static KernelSpec> {

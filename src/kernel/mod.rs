@@ -15,7 +15,7 @@ pub(crate) use case::{GUARD, POISON};
 pub use catalogue::{CATALOGUE, find};
 pub use compose::{Composed, compose};
 pub(crate) use pipeline::PipelineCache;
-pub(crate) use plan::{index32, unit, vec4};
+pub(crate) use plan::{index32, unit};
 pub(crate) use recorder::Launch;
 pub use recorder::Recorder;
 pub use spec::{

@@ -18,7 +18,7 @@ pub(crate) fn index32(kernel: &'static str, what: &str, n: usize) -> Result<u32>
 }
 
 /// How a shader names four neighbouring elements.
-pub(crate) fn vec4(dtype: DType) -> &'static str {
+fn vec4(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "vec4<f32>",
         DType::F16 => "vec4<f16>",
