@@ -54,6 +54,28 @@ pub struct Prepared {
     pub cost: Cost,
 }
 
+impl Prepared {
+    /// Collects what `set` makes for each of `copies` operand sets; the first set's checks are kept.
+    pub(crate) fn sets<L>(
+        copies: usize,
+        cost: Cost,
+        mut set: impl FnMut() -> Result<(L, Vec<Check>)>,
+    ) -> Result<Prepared>
+    where
+        L: Fn(&mut Recorder<'_, '_>) -> Result<()> + 'static,
+    {
+        let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost };
+        for copy in 0..copies {
+            let (launch, checks) = set()?;
+            prepared.launches.push(Box::new(launch));
+            if copy == 0 {
+                prepared.checks = checks;
+            }
+        }
+        Ok(prepared)
+    }
+}
+
 /// An output and its expected contents.
 pub struct Check {
     pub name: &'static str,

@@ -5,7 +5,9 @@ use super::spec::KernelSpec;
 /// All kernels.
 #[rustfmt::skip]
 pub static CATALOGUE: &[&KernelSpec] = &[
+    &crate::embed::EMBED,
     &crate::norm::RMS_NORM,
+    &crate::rope::ROPE,
     &crate::matmul::GEMM,
     &crate::matmul::QGEMM,
     &crate::matmul::QGEMV,
