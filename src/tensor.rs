@@ -209,6 +209,13 @@ impl Tensor {
         }
         Ok(())
     }
+
+    /// Whether the two share any byte.
+    pub(crate) fn overlaps(&self, other: &Tensor) -> bool {
+        self.storage.id == other.storage.id
+            && self.offset < other.offset + other.bytes()
+            && other.offset < self.offset + self.bytes()
+    }
 }
 
 impl std::fmt::Debug for Tensor {

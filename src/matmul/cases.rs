@@ -108,9 +108,11 @@ impl Spec {
             let bias_gpu = bias.as_ref().map(|b| gpu.floats(o_type, &[n], b)).transpose()?;
             let residual_gpu = residual.as_ref().map(|r| gpu.floats(o_type, &[m, n], r)).transpose()?;
             let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost: Cost::default() };
+            // One output for all copies: each launch waits for the one before, as the layers of a model do.
+            let out = gpu.output(o_type, &[self.out_row + m, n])?;
             for copy in 0..copies {
                 let weight = Weight::upload_in_parts(gpu, &whole, self.part_bytes)?;
-                let out = gpu.output(o_type, &[self.out_row + m, n])?;
+                let out = out.clone();
                 prepared.cost = Cost {
                     bytes: weight.bytes() + a_gpu.bytes() + (m * n * o_type.size()) as u64,
                     flops: 2 * (m * n * k) as u64 * if pair { 2 } else { 1 },
