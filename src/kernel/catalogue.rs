@@ -3,7 +3,12 @@
 use super::spec::KernelSpec;
 
 /// All kernels.
-pub static CATALOGUE: &[&KernelSpec] = &[&crate::norm::RMS_NORM];
+pub static CATALOGUE: &[&KernelSpec] = &[
+    &crate::norm::RMS_NORM,
+    &crate::attention::ATTENTION,
+    &crate::attention::ATTENTION_DECODE,
+    &crate::attention::ATTENTION_MERGE,
+];
 
 /// The kernel of that name.
 pub fn find(name: &str) -> Option<&'static KernelSpec> {
