@@ -143,10 +143,11 @@ fn wrong_calls_are_named() {
         assert!(error.starts_with("attention: ") && error.contains(want), "{error} is not {want}");
     }
 
-    let (q, out) = (f32s(&[2, 8, 4, 16]), f32s(&[2, 8, 4, 16]));
-    let long = f32s(&[2, 4000, 2, 16]);
+    // One pair of batch and KV head, so that every adapter splits the keys.
+    let (q, out) = (f32s(&[1, 8, 1, 16]), f32s(&[1, 8, 1, 16]));
+    let long = f32s(&[1, 4000, 1, 16]);
     let (short, words) = (f32s(&[3]), make(DType::U32, &[1 << 20]));
-    let enough = f32s(&[workspace_len(&gpu, 2, 8, 4, 2, 16, 4000)]);
+    let enough = f32s(&[workspace_len(&gpu, 1, 8, 1, 1, 16, 4000)]);
     let request = AttentionDecode {
         q: &q,
         k: &long,
@@ -158,7 +159,7 @@ fn wrong_calls_are_named() {
         workspace: &enough,
     };
     gpu.run(|r| record_decode(r, &request)).expect("the workspace is long enough");
-    let (many, many_out) = (f32s(&[2, 9, 4, 16]), f32s(&[2, 9, 4, 16]));
+    let (many, many_out) = (f32s(&[1, 9, 1, 16]), f32s(&[1, 9, 1, 16]));
     let wrong = [
         (AttentionDecode { q: &many, out: &many_out, ..request }, "Sq is 9, needs at most 8"),
         (AttentionDecode { workspace: &short, ..request }, "workspace's length is 3, needs at least"),
