@@ -206,7 +206,7 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
 /// let k = gpu.tensor(&[1, 4, 1, 8], &[0.25f32; 32])?;
 /// let v = gpu.tensor(&[1, 4, 1, 8], &[1.0f32; 32])?;
 /// let out = gpu.alloc(DType::F32, &[1, 1, 2, 8])?;
-/// // Sized once, for the capacity of the cache.
+/// // Sized once, for the capacity of the cache and the largest batch.
 /// let workspace = gpu.alloc(DType::F32, &[attention::workspace_len(&gpu, 1, 1, 2, 1, 8, 4)])?;
 /// gpu.run(|r| {
 ///     let (q, k, v, out, workspace, scale) = (&q, &k, &v, &out, &workspace, 1.0 / 8f32.sqrt());
@@ -220,7 +220,7 @@ pub fn record_decode(recorder: &mut Recorder<'_, '_>, request: &AttentionDecode<
     record_split(recorder, request, None)
 }
 
-/// [`record_decode`] for up to 8 queries, [`record`] for more: one call for a model.
+/// [`record_decode`] for up to 8 queries, [`record`] (which leaves the workspace alone) for more: one call for a model.
 ///
 /// # Errors
 /// As the one that is called.

@@ -1,6 +1,6 @@
 use super::cpu::{self, Problem};
 use super::plan::{MAX_SPLITS, Splits};
-use super::{Attention, AttentionDecode, MAX_DECODE, merge, record, record_split, workspace_len};
+use super::{Attention, AttentionDecode, merge, record, record_split, workspace_len};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Rule, Tier,
     Variant, defines, params, tier,
@@ -290,7 +290,7 @@ fn attention_case(shape: Shape, dtype: DType, call: Call) -> Case {
                 (Call::Prefill, _) => 0,
                 (_, Some(splits)) => splits.workspace((b * sq * hq) as u64, d as u64) as usize,
                 // As an application sizes it: for the capacity.
-                _ => workspace_len(gpu, b, sq.min(MAX_DECODE), hq, hkv, d, capacity),
+                _ => workspace_len(gpu, b, sq, hq, hkv, d, capacity),
             };
             let workspace = gpu.output(DType::F32, &[room])?;
             if copy == 0 {

@@ -184,3 +184,10 @@ fn empty_calls_do_nothing() {
     let request = AttentionDecode { q, k, v, out, kv_len: 7, causal: true, scale: 1.0, workspace };
     gpu.run(|r| record_any(r, &request)).expect("nothing to do");
 }
+
+#[test]
+fn indices_past_32_bits_are_refused() {
+    assert!(within_u32("k", u64::from(u32::MAX)).is_ok());
+    let error = within_u32("attention: k", 1 << 32).expect_err("too many").to_string();
+    assert!(error.starts_with("attention: k: elements of a 32-bit index"), "{error}");
+}
