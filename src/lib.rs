@@ -1,4 +1,5 @@
 //! wgmarlin
+pub mod attention;
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod device;

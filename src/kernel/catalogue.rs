@@ -13,6 +13,9 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::matmul::QGEMV,
     &crate::matmul::GATE_UP,
     &crate::matmul::GATE_UP_GEMV,
+    &crate::attention::ATTENTION,
+    &crate::attention::ATTENTION_DECODE,
+    &crate::attention::ATTENTION_MERGE,
 ];
 
 /// The kernel of that name.

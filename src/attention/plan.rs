@@ -1,0 +1,129 @@
+//! How the keys of a decode call are split over workgroups.
+
+use super::{MAX_DECODE, Sizes};
+use crate::device::{Caps, Gpu};
+
+/// The merge gives a thread to each split.
+pub(super) const MAX_SPLITS: usize = 256;
+/// A split is worth a workgroup from here on: below, its fixed cost (staging Q, the sum over thread groups, the
+/// merge) outweighs what it reads.
+const MIN_KEYS: usize = 64;
+/// Rows that one workgroup serves, for counting workgroups; the same at every tier, so that workspaces are.
+const ROWS: usize = 8;
+
+/// `count` splits of `keys` keys each; the last may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Splits {
+    pub count: u32,
+    pub keys: u32,
+}
+
+impl Splits {
+    pub fn plan(caps: &Caps, s: &Sizes) -> Splits {
+        let most =
+            most_splits(workgroups(caps), s.b as usize, s.rows() as usize, s.hkv as usize, s.kv_len as usize);
+        Splits::of(s.kv_len, most as u32)
+    }
+
+    /// At most `most` splits of `kv_len` keys.
+    pub fn of(kv_len: u32, most: u32) -> Splits {
+        let keys = kv_len.div_ceil(most.max(1)).max(1);
+        Splits { count: kv_len.div_ceil(keys).max(1), keys }
+    }
+
+    /// Elements of workspace: sums of D values, then (maximum, total), for each row and split.
+    pub fn workspace(&self, rows: u64, d: u64) -> u64 {
+        if self.count > 1 { elements(rows.saturating_mul(u64::from(self.count)), d) } else { 0 }
+    }
+}
+
+/// Elements for so many parts of rows, rounded up as the merge reads whole vec4s.
+fn elements(parts: u64, d: u64) -> u64 {
+    parts.saturating_mul(d.saturating_add(2)).div_ceil(4).saturating_mul(4)
+}
+
+/// Workgroups that fill the device: some three per compute unit of a large GPU (132 units on an H100).
+fn workgroups(caps: &Caps) -> usize {
+    match caps.device_type {
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 400,
+        wgpu::DeviceType::IntegratedGpu => 128,
+        wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => 8,
+    }
+}
+
+fn most_splits(workgroups: usize, b: usize, rows: usize, hkv: usize, kv_len: usize) -> usize {
+    let groups = b.saturating_mul(hkv).saturating_mul(rows.div_ceil(ROWS)).max(1);
+    (workgroups / groups).min(MAX_SPLITS).min(kv_len.div_ceil(MIN_KEYS)).max(1)
+}
+
+/// The f32 elements that [`AttentionDecode::workspace`](super::AttentionDecode::workspace) needs on this adapter for
+/// \[B, Sq, Hq, D\] queries on Hkv KV heads; 0 when the keys are never split. It never falls as `b`, `sq`, `d` or
+/// `kv_len` grows: a workspace made for the largest batch, the most queries and the capacity of a cache serves every
+/// smaller call on it. (It is a bound: on a large GPU at most 3200·(D + 2) elements, whatever the call.)
+pub fn workspace_len(
+    gpu: &Gpu,
+    b: usize,
+    sq: usize,
+    hq: usize,
+    hkv: usize,
+    d: usize,
+    kv_len: usize,
+) -> usize {
+    bound(workgroups(gpu.caps()), b, sq, hq, hkv, d, kv_len)
+}
+
+fn bound(workgroups: usize, b: usize, sq: usize, hq: usize, hkv: usize, d: usize, kv_len: usize) -> usize {
+    let splits = kv_len.div_ceil(MIN_KEYS).min(MAX_SPLITS);
+    if splits <= 1 {
+        return 0;
+    }
+    // More queries are not decoded. Splits multiply workgroups up to what fills the device, and each of those
+    // serves at most ROWS rows.
+    let sq = sq.min(MAX_DECODE);
+    let all_rows = b.saturating_mul(sq).saturating_mul(hq);
+    let rows = sq.saturating_mul(hq / hkv.max(1)).min(ROWS);
+    let parts = all_rows.saturating_mul(splits).min(workgroups.saturating_mul(rows));
+    usize::try_from(elements(parts as u64, d as u64)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_cover_the_keys_and_never_exceed_the_bound() {
+        for workgroups in [8, 128, 400] {
+            for (b, rows, hkv) in [(1, 1, 1), (1, 4, 8), (3, 32, 2), (64, 8, 8)] {
+                for kv_len in (0..1500).chain([4096, 32_768, 1 << 20]) {
+                    let most = most_splits(workgroups, b, rows, hkv, kv_len);
+                    assert!((1..=MAX_SPLITS).contains(&most));
+                    let splits = Splits::of(kv_len as u32, most as u32);
+                    let (count, keys) = (splits.count as usize, splits.keys as usize);
+                    assert!(count <= most && count * keys >= kv_len && (count - 1) * keys < kv_len.max(1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_workspace_for_the_largest_call_serves_all() {
+        for workgroups in [8, 128, 400] {
+            for (hq, hkv, d) in [(1, 1, 8), (16, 1, 128), (32, 8, 64), (384, 128, 256), (32, 32, 80)] {
+                let largest = |b, sq, kv_len| bound(workgroups, b, sq, hq, hkv, d, kv_len);
+                for b in [1, 2, 3, 7, 300] {
+                    for sq in 1..=MAX_DECODE {
+                        for kv_len in (0..700).step_by(13).chain([4096, 32_768]) {
+                            let most = most_splits(workgroups, b, sq * (hq / hkv), hkv, kv_len);
+                            let splits = Splits::of(kv_len as u32, most as u32);
+                            let need = splits.workspace((b * sq * hq) as u64, d as u64) as usize;
+                            let own = largest(b, sq, kv_len);
+                            assert!(need <= own, "{workgroups} {hq}/{hkv} {b}×{sq} over {kv_len}");
+                            assert!(own <= largest(b + 1, sq, kv_len));
+                            assert!(own <= largest(b, sq + 1, kv_len) && own <= largest(b, sq, kv_len + 13));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+use super::plan::Splits;
+use super::*;
+use crate::Gpu;
+use crate::kernel::Random;
+
+/// Operands of [1, sq, 4, 40] queries over [1, 150, 2, 40], f32.
+struct Operands {
+    gpu: Gpu,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: Vec<f32>,
+}
+
+const ROW: usize = 4 * 40;
+const SCALE: f32 = 0.2;
+
+fn operands(sq: usize) -> Operands {
+    let gpu = Gpu::new().expect("an adapter");
+    let mut random = Random::new(5);
+    let mut tensor = |shape: &[usize]| {
+        let values = random.values(shape.iter().product(), DType::F32);
+        (gpu.tensor(shape, &values).expect("fits"), values)
+    };
+    let ((q, queries), (k, _), (v, _)) =
+        (tensor(&[1, sq, 4, 40]), tensor(&[1, 150, 2, 40]), tensor(&[1, 150, 2, 40]));
+    Operands { gpu, q, k, v, queries }
+}
+
+impl Operands {
+    fn prefill(&self, q: &Tensor, kv_len: usize) -> Vec<f32> {
+        let out = self.gpu.alloc(DType::F32, q.shape()).expect("fits");
+        let request = Attention { q, k: &self.k, v: &self.v, out: &out, kv_len, causal: true, scale: SCALE };
+        self.gpu.run(|r| record(r, &request)).expect("runs");
+        self.gpu.read(&out).expect("reads")
+    }
+
+    fn decode(&self, q: &Tensor, kv_len: usize, splits: u32) -> Vec<f32> {
+        let out = self.gpu.alloc(DType::F32, q.shape()).expect("fits");
+        let splits = Splits::of(kv_len as u32, splits);
+        let room = splits.workspace(q.rows() as u64, 40) as usize;
+        let workspace = &self.gpu.alloc(DType::F32, &[room]).expect("fits");
+        let (k, v, out) = (&self.k, &self.v, &out);
+        let request = AttentionDecode { q, k, v, out, kv_len, causal: true, scale: SCALE, workspace };
+        self.gpu.run(|r| record_split(r, &request, Some(splits))).expect("runs");
+        self.gpu.read(out).expect("reads")
+    }
+
+    /// Queries `range` as a tensor of their own.
+    fn queries(&self, range: std::ops::Range<usize>) -> Tensor {
+        let shape = [1, range.len(), 4, 40];
+        self.gpu.tensor(&shape, &self.queries[range.start * ROW..range.end * ROW]).expect("fits")
+    }
+}
+
+fn close(a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!((x - y).abs() <= 2e-6, "element {i}: {x} and {y}");
+    }
+}
+
+#[test]
+fn decoding_one_by_one_equals_prefill() {
+    let o = operands(40);
+    let whole = o.prefill(&o.q, 140);
+    for i in [0, 17, 39] {
+        close(&o.decode(&o.queries(i..i + 1), 101 + i, 3), &whole[i * ROW..(i + 1) * ROW]);
+    }
+    close(&o.decode(&o.queries(20..28), 128, 2), &whole[20 * ROW..28 * ROW]);
+}
+
+#[test]
+fn chunked_prefill_equals_one_shot() {
+    let o = operands(100);
+    let whole = o.prefill(&o.q, 120);
+    let mut parts = Vec::new();
+    for (start, end) in [(0, 31), (31, 95), (95, 100)] {
+        parts.extend(o.prefill(&o.queries(start..end), 20 + end));
+    }
+    close(&parts, &whole);
+}
+
+#[test]
+fn merged_splits_equal_the_whole_and_repeat_exactly() {
+    let o = operands(5);
+    let whole = o.decode(&o.q, 147, 1);
+    for splits in [2, 3, 8, 147] {
+        let merged = o.decode(&o.q, 147, splits);
+        close(&merged, &whole);
+        assert_eq!(merged, o.decode(&o.q, 147, splits));
+    }
+}
+
+#[test]
+fn one_call_serves_both() {
+    let o = operands(12);
+    let whole = o.prefill(&o.q, 60);
+    let workspace = &o.gpu.alloc(DType::F32, &[workspace_len(&o.gpu, 1, 8, 4, 2, 40, 150)]).expect("fits");
+    for range in [0..12, 4..12] {
+        let q = &o.queries(range.clone());
+        let out = &o.gpu.alloc(DType::F32, q.shape()).expect("fits");
+        let request =
+            AttentionDecode { q, k: &o.k, v: &o.v, out, kv_len: 60, causal: true, scale: SCALE, workspace };
+        let mut used = Vec::new();
+        let run = o.gpu.run(|r| record_any(r, &request).map(|()| used = r.used().to_vec()));
+        run.expect("runs");
+        assert_eq!(used[0].0, if range.len() > 8 { "attention" } else { "attention_decode" });
+        close(&o.gpu.read::<f32>(out).expect("reads"), &whole[range.start * ROW..]);
+    }
+}
+
+#[test]
+fn wrong_calls_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");
+    let f32s = |shape: &[usize]| make(DType::F32, shape);
+    let (q, kv) = (f32s(&[2, 9, 4, 16]), f32s(&[2, 7, 2, 16]));
+    let out = f32s(&[2, 9, 4, 16]);
+    let good = Attention { q: &q, k: &kv, v: &kv, out: &out, kv_len: 7, causal: true, scale: 1.0 };
+    gpu.run(|r| record(r, &good)).expect("k and v may be one tensor");
+
+    let (flat, half) = (f32s(&[2, 9, 64]), make(DType::F16, &[2, 7, 2, 16]));
+    let (odd_q, odd_kv) = (f32s(&[2, 9, 4, 12]), f32s(&[2, 7, 2, 12]));
+    let (wide, three, other) = (f32s(&[2, 9, 4, 264]), f32s(&[2, 7, 3, 16]), f32s(&[1, 7, 2, 16]));
+    let wrong = [
+        (Attention { q: &flat, ..good }, "q is [2, 9, 64], needs [B, Sq, Hq, D]"),
+        (Attention { k: &flat, ..good }, "k is [2, 9, 64], needs [B, C, Hkv, D]"),
+        (Attention { k: &half, ..good }, "k's dtype is F16"),
+        (Attention { v: &half, ..good }, "v's dtype is F16"),
+        (Attention { q: &odd_q, k: &odd_kv, ..good }, "q's head size D is 12, needs a multiple of 8"),
+        (Attention { q: &wide, ..good }, "q's head size D is 264"),
+        (Attention { k: &three, ..good }, "k's number of heads Hkv is 3, needs a divisor of q's 4 heads"),
+        (Attention { k: &other, ..good }, "k is [1, 7, 2, 16], needs [2, 7, 2, 16]"),
+        (Attention { v: &other, ..good }, "v is [1, 7, 2, 16], needs [2, 7, 2, 16]"),
+        (Attention { out: &kv, ..good }, "out is [2, 7, 2, 16], needs [2, 9, 4, 16]"),
+        (Attention { kv_len: 8, ..good }, "kv_len = 8, must be at most the capacity 7"),
+        (Attention { scale: f32::NAN, ..good }, "scale = NaN, must be finite"),
+        (Attention { out: &q, ..good }, "one is read, one is written"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("attention: ") && error.contains(want), "{error} is not {want}");
+    }
+
+    // One pair of batch and KV head, so that every adapter splits the keys.
+    let (q, out) = (f32s(&[1, 8, 1, 16]), f32s(&[1, 8, 1, 16]));
+    let long = f32s(&[1, 4000, 1, 16]);
+    let (short, words) = (f32s(&[3]), make(DType::U32, &[1 << 20]));
+    let enough = f32s(&[workspace_len(&gpu, 1, 8, 1, 1, 16, 4000)]);
+    let request = AttentionDecode {
+        q: &q,
+        k: &long,
+        v: &long,
+        out: &out,
+        kv_len: 4000,
+        causal: false,
+        scale: 1.0,
+        workspace: &enough,
+    };
+    gpu.run(|r| record_decode(r, &request)).expect("the workspace is long enough");
+    let (many, many_out) = (f32s(&[1, 9, 1, 16]), f32s(&[1, 9, 1, 16]));
+    let wrong = [
+        (AttentionDecode { q: &many, out: &many_out, ..request }, "Sq is 9, needs at most 8"),
+        (AttentionDecode { workspace: &short, ..request }, "workspace's length is 3, needs at least"),
+        (AttentionDecode { workspace: &words, ..request }, "workspace's dtype is U32"),
+        (AttentionDecode { kv_len: 4001, ..request }, "kv_len = 4001"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record_decode(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("attention_decode: ") && error.contains(want), "{error} is not {want}");
+    }
+}
+
+#[test]
+fn empty_calls_do_nothing() {
+    let gpu = Gpu::new().expect("an adapter");
+    let (q, kv) = (
+        gpu.alloc(DType::F32, &[1, 0, 4, 16]).expect("fits"),
+        gpu.alloc(DType::F32, &[1, 7, 2, 16]).expect("fits"),
+    );
+    let out = gpu.alloc(DType::F32, &[1, 0, 4, 16]).expect("fits");
+    let (q, k, v, out, workspace) = (&q, &kv, &kv, &out, &kv);
+    let request = AttentionDecode { q, k, v, out, kv_len: 7, causal: true, scale: 1.0, workspace };
+    gpu.run(|r| record_any(r, &request)).expect("nothing to do");
+}
+
+#[test]
+fn indices_past_32_bits_are_refused() {
+    assert!(within_u32("k", u64::from(u32::MAX)).is_ok());
+    let error = within_u32("attention: k", 1 << 32).expect_err("too many").to_string();
+    assert!(error.starts_with("attention: k: elements of a 32-bit index"), "{error}");
+}

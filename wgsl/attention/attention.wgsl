@@ -1,0 +1,200 @@
+// Attention over many queries: online softmax, out = softmax(scale·Q·Kᵀ + mask)·V.
+// The query heads of one KV head are folded into rows; a workgroup owns 64 rows of a (batch, KV head) and walks the
+// keys 32 at a time. Its threads form a 16 × TC grid; thread (tr, tc) owns rows tr + 16·i, which ride in the four
+// components of vec4s, keys tc + TC·k of the scores and the vec4 columns tc + TC·j of the result, all in registers.
+// Everything else shares one pool of 16 KiB, staged as f32 by all threads: slices of 32 elements of Q and K while
+// scores are made, then the 64 × 32 probabilities and a few rows of V. So every head size fits the smallest adapter.
+// Slices are XOR-swizzled by row: threads of a subgroup read one column of many rows without bank conflicts.
+#if T == f16
+enable f16;
+#endif
+//!include "common/grid.wgsl"
+//!include "common/lane.wgsl"
+
+struct Params {
+    sq: u32, kv_len: u32, capacity: u32, heads: u32, kv_heads: u32,
+    d4: u32,       // vec4s of a head
+    tiles: u32,    // of 64 rows
+    groups: u32,
+    causal: u32,
+    scale: f32,
+}
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> q: array<vec4<T>>;
+@group(0) @binding(1) var<storage, read> k: array<vec4<T>>;
+@group(0) @binding(2) var<storage, read> v: array<vec4<T>>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<T>>;
+
+const THREADS = 16u * TC;
+const KEYS = 32u;               // of a tile
+const OWN = KEYS / TC;          // keys of a thread
+const Q_LOADS = 512u / THREADS; // vec4s of a slice of Q that a thread stages
+const K_LOADS = 256u / THREADS;
+const WIDTH = TC * J;           // staged vec4 columns of V
+const V_AT = 512u;              // in the pool: Q or probabilities before it, K or V from it,
+const MAX_AT = 768u;            // and behind K the exchange of row maxima
+const MASKED = -1e30;
+var<workgroup> pool: array<vec4<f32>, 1024>;
+
+struct Spot { tr: u32, tc: u32, shuffles: bool }
+
+// The maximum over the threads of a row, for the four rows of this thread.
+fn rows_max(value: vec4<f32>, spot: Spot) -> vec4<f32> {
+    var most = value;
+#if SUBGROUP
+    if spot.shuffles {
+        for (var step = 1u; step < TC; step <<= 1u) { most = max(most, subgroupShuffleXor(most, step)); }
+        workgroupBarrier();
+        return most;
+    }
+#endif
+    pool[MAX_AT + spot.tr * TC + spot.tc] = value;
+    workgroupBarrier();
+    for (var i = 0u; i < TC; i++) { most = max(most, pool[MAX_AT + spot.tr * TC + i]); }
+    return most;
+}
+
+fn rows_sum(value: vec4<f32>, spot: Spot) -> vec4<f32> {
+    workgroupBarrier();
+    pool[MAX_AT + spot.tr * TC + spot.tc] = value;
+    workgroupBarrier();
+    var sum = vec4<f32>();
+    for (var i = 0u; i < TC; i++) { sum += pool[MAX_AT + spot.tr * TC + i]; }
+    return sum;
+}
+
+// The number of keys that a folded row sees; keys past kv_len never count.
+fn visible(row: u32) -> u32 {
+    if params.causal == 0u { return params.kv_len; }
+    let position = row / (params.heads / params.kv_heads);
+    return u32(clamp(i32(position + params.kv_len) + 1 - i32(params.sq), 0, i32(params.kv_len)));
+}
+
+@compute @workgroup_size(THREADS)
+fn main(place: Place) {
+    let lane = lane_of(place);
+    let group = group_index(place.group, place.groups);
+    if group >= params.groups { return; }
+    var spot = Spot(lane.thread / TC, lane.thread % TC, false);
+    var id = lane.thread;
+#if SUBGROUP
+    // Shuffles need a row's threads in one subgroup: numbered by subgroup, with no subgroup partly filled.
+    if lane.subgroup_size >= TC && lane.subgroups * lane.subgroup_size == THREADS {
+        id = lane.subgroup * lane.subgroup_size + lane.subgroup_lane;
+        spot = Spot(id / TC, id % TC, true);
+    }
+#endif
+    let d4 = params.d4;
+    let ratio = params.heads / params.kv_heads;
+    let rows = params.sq * ratio;
+    // The last tiles see the most keys under a causal mask, so they start first.
+    let first = (params.tiles - 1u - group % params.tiles) * 64u;
+    let head = (group / params.tiles) % params.kv_heads;
+    let batch = group / (params.tiles * params.kv_heads);
+    let kv_first = (batch * params.capacity * params.kv_heads + head) * d4;
+    let kv_stride = params.kv_heads * d4;
+
+    // Rows past the last stand in for it: they are computed and not stored.
+    var q_at: array<u32, Q_LOADS>;
+    for (var n = 0u; n < Q_LOADS; n++) {
+        let row = min(first + id / 8u + n * (THREADS / 8u), rows - 1u);
+        q_at[n] = ((batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio) * d4;
+    }
+    let row0 = first + spot.tr;
+    let limit = vec4(visible(row0), visible(row0 + 16u), visible(row0 + 32u), visible(row0 + 48u));
+    let end = visible(min(first + 63u, rows - 1u));
+
+    var top = vec4(MASKED);
+    var total = vec4<f32>(); // of this thread's keys only
+    var acc: array<vec4<f32>, 4u * J>;
+    for (var i = 0u; i < 4u * J; i++) { acc[i] = vec4<f32>(); }
+
+    for (var key0 = 0u; key0 < end; key0 += KEYS) {
+        var s: array<vec4<f32>, OWN>;
+        for (var i = 0u; i < OWN; i++) { s[i] = vec4<f32>(); }
+        for (var slice = 0u; slice < d4; slice += 8u) {
+            workgroupBarrier();
+            let c = slice + id % 8u;
+            let inside = c < d4;
+            let column = min(c, d4 - 1u);
+            for (var n = 0u; n < Q_LOADS; n++) {
+                let row = id / 8u + n * (THREADS / 8u);
+                let value = vec4<f32>(q[q_at[n] + column]);
+                pool[row * 8u + ((id ^ row) & 7u)] = select(vec4<f32>(), value, inside);
+            }
+            for (var n = 0u; n < K_LOADS; n++) {
+                let key = id / 8u + n * (THREADS / 8u);
+                // Keys past the end are masked; their loads repeat the last one, as what lies behind is not ours.
+                let value = vec4<f32>(k[kv_first + min(key0 + key, end - 1u) * kv_stride + column]);
+                pool[V_AT + key * 8u + ((id ^ key) & 7u)] = select(vec4<f32>(), value, inside);
+            }
+            workgroupBarrier();
+            for (var c = 0u; c < 8u; c++) {
+                let at = spot.tr * 8u + ((c ^ spot.tr) & 7u);
+                let rows4 = transpose(mat4x4(pool[at], pool[at + 128u], pool[at + 256u], pool[at + 384u]));
+                for (var i = 0u; i < OWN; i++) {
+                    let key = spot.tc + TC * i;
+                    let kk = pool[V_AT + key * 8u + ((c ^ key) & 7u)];
+                    s[i] += rows4[0] * kk.x;
+                    s[i] += rows4[1] * kk.y;
+                    s[i] += rows4[2] * kk.z;
+                    s[i] += rows4[3] * kk.w;
+                }
+            }
+        }
+
+        var most = top;
+        for (var i = 0u; i < OWN; i++) {
+            s[i] = select(vec4(MASKED), s[i] * params.scale, vec4(key0 + spot.tc + TC * i) < limit);
+            most = max(most, s[i]);
+        }
+        most = rows_max(most, spot);
+        let fade = exp(top - most);
+        top = most;
+        total *= fade;
+        for (var i = 0u; i < OWN; i++) {
+            let key = spot.tc + TC * i;
+            // A row that has seen nothing yet has the sentinel as its maximum, so the mask is applied here too.
+            let p = select(vec4<f32>(), exp(s[i] - most), vec4(key0 + key) < limit);
+            total += p;
+            pool[key * 16u + spot.tr] = p;
+        }
+        for (var j = 0u; j < J; j++) {
+            acc[4u * j] *= fade.x;
+            acc[4u * j + 1u] *= fade.y;
+            acc[4u * j + 2u] *= fade.z;
+            acc[4u * j + 3u] *= fade.w;
+        }
+        for (var part = 0u; part < KEYS; part += V_KEYS) {
+            workgroupBarrier();
+            for (var i = id; i < V_KEYS * WIDTH; i += THREADS) {
+                let key = min(key0 + part + i / WIDTH, end - 1u);
+                pool[V_AT + i] = vec4<f32>(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
+            }
+            workgroupBarrier();
+            for (var key = 0u; key < V_KEYS; key++) {
+                let p = pool[(part + key) * 16u + spot.tr];
+                for (var j = 0u; j < J; j++) {
+                    let value = pool[V_AT + key * WIDTH + j * TC + spot.tc];
+                    acc[4u * j] += p.x * value;
+                    acc[4u * j + 1u] += p.y * value;
+                    acc[4u * j + 2u] += p.z * value;
+                    acc[4u * j + 3u] += p.w * value;
+                }
+            }
+        }
+    }
+
+    total = rows_sum(total, spot);
+    let norm = select(vec4<f32>(), 1.0 / total, total > vec4<f32>());
+    for (var i = 0u; i < 4u; i++) {
+        let row = row0 + 16u * i;
+        if row < rows {
+            let at = ((batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio) * d4;
+            for (var j = 0u; j < J; j++) {
+                let column = j * TC + spot.tc;
+                if column < d4 { out[at + column] = vec4<T>(acc[4u * j + i] * norm[i]); }
+            }
+        }
+    }
+}

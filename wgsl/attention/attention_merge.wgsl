@@ -1,0 +1,51 @@
+// Merges the splits of attention_decode: out = Σ wₛ·accₛ / Σ wₛ·totalₛ with wₛ = exp(maxₛ − max), in a fixed order.
+// One workgroup a row (there are few, and each has up to 256 splits of D values to read): one thread a split finds
+// the weights, then one thread a vec4 of columns, thread groups on different splits, summed in workgroup memory.
+#if T == f16
+enable f16;
+#endif
+//!include "common/grid.wgsl"
+//!include "common/lane.wgsl"
+//!include "common/reduce.wgsl"
+
+struct Params { rows: u32, splits: u32, d4: u32 }
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> out: array<vec4<T>>;
+
+var<workgroup> weights: array<f32, THREADS>;
+var<workgroup> columns: array<vec4<f32>, THREADS>;
+
+// The maxima and totals lie behind the sums of all rows and splits; a pair never straddles a vec4.
+fn stats(i: u32) -> vec2<f32> {
+    let pairs = sums[params.rows * params.splits * params.d4 + i / 2u];
+    return select(pairs.xy, pairs.zw, i % 2u == 1u);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(place: Place) {
+    let lane = lane_of(place);
+    let row = group_index(place.group, place.groups);
+    if row >= params.rows { return; }
+    let t = lane.thread;
+    var stat = vec2(-1e30, 0.0);
+    if t < params.splits { stat = stats(row * params.splits + t); }
+    let most = workgroup_max(stat.x, lane);
+    let weight = exp(stat.x - most);
+    weights[t] = weight;
+    let total = workgroup_sum(weight * stat.y, lane);
+
+    let d4 = params.d4;
+    let teams = THREADS / d4;
+    var sum = vec4<f32>();
+    // Threads past the last team start past the last split.
+    for (var s = select(params.splits, t / d4, t / d4 < teams); s < params.splits; s += teams) {
+        sum += weights[s] * sums[(row * params.splits + s) * d4 + t % d4];
+    }
+    columns[t] = sum;
+    workgroupBarrier();
+    if t < d4 {
+        for (var g = 1u; g < teams; g++) { sum += columns[g * d4 + t]; }
+        out[row * d4 + t] = vec4<T>(select(vec4<f32>(), sum / total, total > 0.0));
+    }
+}
