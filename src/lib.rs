@@ -2,6 +2,7 @@
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod device;
+pub mod elementwise;
 pub mod embed;
 mod error;
 pub mod format;

@@ -3,7 +3,8 @@
 use super::spec::KernelSpec;
 
 /// All kernels.
-pub static CATALOGUE: &[&KernelSpec] = &[&crate::norm::RMS_NORM, &crate::embed::EMBED, &crate::rope::ROPE];
+pub static CATALOGUE: &[&KernelSpec] =
+    &[&crate::norm::RMS_NORM, &crate::embed::EMBED, &crate::rope::ROPE, &crate::elementwise::ELEMENTWISE];
 
 /// The kernel of that name.
 pub fn find(name: &str) -> Option<&'static KernelSpec> {
