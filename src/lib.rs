@@ -1,4 +1,5 @@
 //! wgmarlin
+pub mod argmax;
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod device;

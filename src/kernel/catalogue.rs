@@ -3,8 +3,13 @@
 use super::spec::KernelSpec;
 
 /// All kernels.
-pub static CATALOGUE: &[&KernelSpec] =
-    &[&crate::norm::RMS_NORM, &crate::embed::EMBED, &crate::rope::ROPE, &crate::elementwise::ELEMENTWISE];
+pub static CATALOGUE: &[&KernelSpec] = &[
+    &crate::norm::RMS_NORM,
+    &crate::embed::EMBED,
+    &crate::rope::ROPE,
+    &crate::elementwise::ELEMENTWISE,
+    &crate::argmax::ARGMAX,
+];
 
 /// The kernel of that name.
 pub fn find(name: &str) -> Option<&'static KernelSpec> {
