@@ -10,6 +10,7 @@ pub mod format;
 pub mod kernel;
 pub mod norm;
 pub mod rope;
+pub mod sample;
 mod tensor;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};

@@ -9,6 +9,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::rope::ROPE,
     &crate::elementwise::ELEMENTWISE,
     &crate::argmax::ARGMAX,
+    &crate::sample::SAMPLE,
 ];
 
 /// The kernel of that name.
