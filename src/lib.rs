@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod norm;
 pub mod rope;
 pub mod sample;
+pub mod softmax;
 mod tensor;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};

@@ -10,6 +10,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::elementwise::ELEMENTWISE,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,
+    &crate::softmax::SOFTMAX,
 ];
 
 /// The kernel of that name.

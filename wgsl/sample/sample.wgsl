@@ -118,7 +118,8 @@ fn locate(row: u32, cut: Cut, only: u32, top: f32, masses: bool, draw: bool, wan
     var count = segment;
     var mine = 0u;
     var who = 0u;
-    for (var stage = 0u; stage < 2u; stage++) {
+    let stages = select(2u, 1u, segment == 1u); // segments of one vector are not shared
+    for (var stage = 0u; stage < stages; stage++) {
         var sum = vec2(0u);
         for (var unit = start; unit < min(start + count, units); unit++) {
             sum = wide_add(sum, kept_weight(row, unit, 4u, cut, only, top, masses));
