@@ -1,8 +1,13 @@
 //! wgmarlin
+<<<<<<< HEAD
 pub mod attention;
+=======
+pub mod argmax;
+>>>>>>> small
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod device;
+pub mod elementwise;
 pub mod embed;
 mod error;
 pub mod format;
@@ -10,6 +15,8 @@ pub mod kernel;
 pub mod matmul;
 pub mod norm;
 pub mod rope;
+pub mod sample;
+pub mod softmax;
 mod tensor;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};

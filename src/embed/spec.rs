@@ -115,7 +115,7 @@ fn case(level: Level, table: DType, out: DType, tokens: usize, vocab: usize, col
         Prepared::sets(copies, cost, || {
             // Every ninth id is past the table; the greatest of all among them.
             let mut id = |t: usize| match t % 9 {
-                4 if t % 2 == 0 => u32::MAX,
+                4 if t.is_multiple_of(2) => u32::MAX,
                 4 => vocab as u32,
                 _ => random.below(vocab) as u32,
             };

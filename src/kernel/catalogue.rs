@@ -6,6 +6,7 @@ use super::spec::KernelSpec;
 #[rustfmt::skip]
 pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::embed::EMBED,
+    &crate::elementwise::ELEMENTWISE,
     &crate::norm::RMS_NORM,
     &crate::rope::ROPE,
     &crate::matmul::GEMM,
@@ -16,6 +17,9 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
+    &crate::softmax::SOFTMAX,
+    &crate::argmax::ARGMAX,
+    &crate::sample::SAMPLE,
 ];
 
 /// The kernel of that name.

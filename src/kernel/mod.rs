@@ -9,6 +9,7 @@ mod plan;
 mod recorder;
 mod spec;
 
+pub(crate) use case::round_to;
 pub use case::{Case, Check, Level, Prepared, Random, Rule};
 #[cfg(feature = "audit")]
 pub(crate) use case::{GUARD, POISON};

@@ -1,0 +1,252 @@
+// Draws one token a row: temperature, top-k, softmax, top-p, inverse CDF in index order. One workgroup a row, no sort.
+// A filter is a threshold on the logits' ordered keys plus an index up to which ties at it are kept. It is found like
+// the digits of a number: a histogram of weights over 256 bins, the bin where the weight from above reaches what is
+// needed, then the next digit inside that bin; first by distance to the maximum, which spreads real logits evenly (no
+// crowding on few atomics), then by the key's four bytes. The weight is 1 for top-k, the probability for top-p.
+// Probabilities are 64-bit integers in units of 2^-45 of the greatest: sums do not depend on the order of threads, so
+// that filters and draws are exact and repeatable.
+#if T == f16
+enable f16;
+#endif
+//!include "common/grid.wgsl"
+//!include "common/logits.wgsl"
+//!include "common/philox.wgsl"
+
+struct Params {
+    rows: u32,
+    cols: u32,
+    top_k: u32, // 0 for off
+    top_p: u32, // in units of 2^-32, 0 for off
+    seed_low: u32,
+    seed_high: u32,
+    step: u32,
+    inv_temperature: f32,
+}
+var<immediate> params: Params;
+@group(0) @binding(0) var<storage, read> logits: array<UNIT>;
+@group(0) @binding(1) var<storage, read_write> index: array<u32>;
+
+const NONE = 0xffffffffu;
+const SIDE = 16u; // a scan of THREADS = SIDE² values
+var<workgroup> low: array<atomic<u32>, THREADS>;
+var<workgroup> high: array<atomic<u32>, THREADS>;
+var<workgroup> sums: array<vec2<u32>, THREADS>;
+var<workgroup> most: atomic<u32>;
+var<workgroup> picked: u32;
+var<workgroup> picked_before: vec2<u32>;
+var<workgroup> picked_value: vec2<u32>;
+
+fn minus(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    return vec2(a.x - b.x, a.y - b.y - select(0u, 1u, a.x < b.x));
+}
+
+fn less(a: vec2<u32>, b: vec2<u32>) -> bool {
+    return a.y < b.y || (a.y == b.y && a.x < b.x);
+}
+
+// value · fraction / 2^32, rounded down, and whether anything was cut off.
+struct Part { whole: vec2<u32>, more: bool }
+fn part(value: vec2<u32>, fraction: u32) -> Part {
+    let below = wide_mul(value.x, fraction);
+    return Part(wide_add(wide_mul(value.y, fraction), vec2(below.y, 0u)), below.x != 0u);
+}
+
+// The sum of the values of this thread and those before it, and of all. Every thread must call.
+struct Scan { upto: vec2<u32>, total: vec2<u32> }
+fn scan(value: vec2<u32>, thread: u32) -> Scan {
+    workgroupBarrier();
+    sums[thread] = value;
+    workgroupBarrier();
+    if thread < SIDE {
+        var sum = vec2(0u);
+        for (var i = 0u; i < SIDE; i++) {
+            sum = wide_add(sum, sums[thread * SIDE + i]);
+            sums[thread * SIDE + i] = sum;
+        }
+    }
+    workgroupBarrier();
+    var before = vec2(0u);
+    var total = vec2(0u);
+    for (var i = 0u; i < SIDE; i++) {
+        if i == thread / SIDE { before = total; }
+        total = wide_add(total, sums[i * SIDE + SIDE - 1u]);
+    }
+    return Scan(wide_add(before, sums[thread]), total);
+}
+
+// The thread in whose value the running sum passes `goal`, or NONE; and its value and what came before it.
+struct Pick { thread: u32, before: vec2<u32>, value: vec2<u32> }
+fn pick(value: vec2<u32>, upto: vec2<u32>, goal: vec2<u32>, thread: u32) -> Pick {
+    if thread == 0u { picked = NONE; }
+    workgroupBarrier();
+    let before = minus(upto, value);
+    if !less(goal, before) && less(goal, upto) {
+        picked = thread;
+        picked_before = before;
+        picked_value = value;
+    }
+    let who = workgroupUniformLoad(&picked);
+    return Pick(who, picked_before, picked_value);
+}
+
+// Infinities count as ±10^38, so that differences stay finite.
+fn level_of(key: u32) -> f32 {
+    return clamp(order_value(key), -1e38, 1e38);
+}
+
+// exp(-gap / temperature) in units of 2^-45. All steps after exp are exact.
+fn mass(gap: f32) -> vec2<u32> {
+    let weight = exp(-min(gap * params.inv_temperature, 100.0)) * 8192.0;
+    let whole = floor(weight);
+    return vec2(u32((weight - whole) * 4294967296.0), u32(whole));
+}
+
+// What is kept: keys above `key`, and of those equal to it the ones at an index below `limit`.
+struct Cut { key: u32, limit: u32 }
+fn kept(cut: Cut, key: u32, i: u32) -> bool {
+    return key > cut.key || (key == cut.key && i < cut.limit);
+}
+
+// The first index at which the running weight of kept logits passes `wanted`, or, for a draw, the share `wanted.x` /
+// 2^32 of their total; `only`, unless 0, restricts them to one key. Threads first sum a segment of the row each, then
+// share the segment in question.
+fn locate(row: u32, cut: Cut, only: u32, top: f32, masses: bool, draw: bool, wanted: vec2<u32>, thread: u32) -> u32 {
+    let units = logit_units();
+    let segment = (units + THREADS - 1u) / THREADS; // at most THREADS, for 2^18 columns
+    var goal = wanted;
+    var start = thread * segment;
+    var count = segment;
+    var mine = 0u;
+    var who = 0u;
+    let stages = select(2u, 1u, segment == 1u); // segments of one vector are not shared
+    for (var stage = 0u; stage < stages; stage++) {
+        var sum = vec2(0u);
+        for (var unit = start; unit < min(start + count, units); unit++) {
+            sum = wide_add(sum, kept_weight(row, unit, 4u, cut, only, top, masses));
+        }
+        let scanned = scan(sum, thread);
+        if stage == 0u && draw { goal = part(scanned.total, wanted.x).whole; }
+        let found = pick(sum, scanned.upto, goal, thread);
+        if found.thread == NONE { return 0u; }
+        goal = minus(goal, found.before);
+        mine = start;
+        who = found.thread;
+        start = found.thread * segment + thread;
+        count = select(0u, 1u, thread < segment);
+    }
+    // The picked thread looks inside the vector that it summed.
+    if thread == who {
+        var n = 1u;
+        for (; n < 4u; n++) {
+            if less(goal, kept_weight(row, mine, n, cut, only, top, masses)) { break; }
+        }
+        picked = 4u * mine + n - 1u;
+    }
+    return workgroupUniformLoad(&picked);
+}
+
+// The weight of the first `n` logits of a vector.
+fn kept_weight(row: u32, unit: u32, n: u32, cut: Cut, only: u32, top: f32, masses: bool) -> vec2<u32> {
+    let keys = keys4(row, unit);
+    var sum = vec2(0u);
+    for (var i = 0u; i < n; i++) {
+        let key = keys[i];
+        if kept(cut, key, 4u * unit + i) && (only == 0u || key == only) {
+            var weight = vec2(1u, 0u);
+            if masses { weight = mass(top - level_of(key)); }
+            sum = wide_add(sum, weight);
+        }
+    }
+    return sum;
+}
+
+// Narrows `cut` to the top_k greatest, or with `masses` to the fewest greatest whose mass reaches top_p of the whole.
+fn narrowed(row: u32, cut: Cut, top: f32, masses: bool, thread: u32) -> Cut {
+    let bins_per_unit = select(8.0, 8.0 * params.inv_temperature, masses);
+    var need = vec2(params.top_k, 0u);
+    var coarse = 0u;
+    var prefix = 0u;
+    for (var level = 0u; level < 5u; level++) {
+        let shift = 32u - 8u * max(level, 1u);
+        atomicStore(&low[thread], 0u);
+        atomicStore(&high[thread], 0u);
+        workgroupBarrier();
+        for (var unit = thread; unit < logit_units(); unit += THREADS) {
+            let keys = keys4(row, unit);
+            for (var i = 0u; i < 4u; i++) {
+                let key = keys[i];
+                if !kept(cut, key, 4u * unit + i) { continue; }
+                let gap = top - level_of(key);
+                var bin = 255u - u32(min(gap * bins_per_unit, 255.0));
+                if level == 0u {
+                    // The last bin takes all that is far below: no mass, and too many to count unless they matter.
+                    if bin == 0u { continue; }
+                } else {
+                    if bin != coarse || (level > 1u && (key >> (shift + 8u)) != prefix) { continue; }
+                    bin = (key >> shift) & 255u;
+                }
+                var weight = vec2(1u, 0u);
+                if masses { weight = mass(gap); }
+                if weight.x != 0u {
+                    let old = atomicAdd(&low[bin], weight.x);
+                    if old > NONE - weight.x { weight.y += 1u; }
+                }
+                if weight.y != 0u { atomicAdd(&high[bin], weight.y); }
+            }
+        }
+        workgroupBarrier();
+        let value = vec2(atomicLoad(&low[255u - thread]), atomicLoad(&high[255u - thread]));
+        let scanned = scan(value, thread);
+        if level == 0u && masses {
+            let share = part(scanned.total, params.top_p);
+            need = wide_add(share.whole, vec2(select(0u, 1u, share.more), 0u));
+        }
+        if all(need == vec2(0u)) { return cut; } // nothing but NaN
+        let found = pick(value, scanned.upto, minus(need, vec2(1u, 0u)), thread);
+        if found.thread == NONE {
+            if level > 0u { return cut; } // fewer than needed: all are kept
+            need = minus(need, scanned.total);
+            continue;
+        }
+        need = minus(need, found.before);
+        if level == 0u {
+            coarse = 255u - found.thread;
+            continue;
+        }
+        prefix = (prefix << 8u) | (255u - found.thread);
+        if level == 4u && all(need == found.value) {
+            // All ties are needed: those at the key of the cut so far are subject to its limit as before.
+            if prefix == cut.key { return cut; }
+            return Cut(prefix, NONE);
+        }
+    }
+    // Not all of the ties are needed.
+    return Cut(prefix, locate(row, cut, prefix, top, masses, false, minus(need, vec2(1u, 0u)), thread) + 1u);
+}
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let row = group_index(group, groups);
+    if row >= params.rows { return; }
+    if thread == 0u { atomicStore(&most, 0u); }
+    workgroupBarrier();
+    var mine = 0u;
+    for (var unit = thread; unit < logit_units(); unit += THREADS) {
+        let keys = keys4(row, unit);
+        mine = max(mine, max(max(keys.x, keys.y), max(keys.z, keys.w)));
+    }
+    atomicMax(&most, mine);
+    workgroupBarrier();
+    let top = level_of(atomicLoad(&most));
+
+    var cut = Cut(0u, 0u); // all but NaN
+    if params.top_k != 0u { cut = narrowed(row, cut, top, false, thread); }
+    if params.top_p != 0u { cut = narrowed(row, cut, top, true, thread); }
+    let random = philox(vec4(row, params.step, 0u, 0u), vec2(params.seed_low, params.seed_high)).x;
+    let chosen = locate(row, cut, 0u, top, true, true, vec2(random, 0u), thread);
+    if thread == 0u { index[row] = chosen; }
+}
