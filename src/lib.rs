@@ -2,10 +2,13 @@
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod device;
+pub mod embed;
 mod error;
 pub mod format;
 pub mod kernel;
+pub mod matmul;
 pub mod norm;
+pub mod rope;
 mod tensor;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};

@@ -210,6 +210,7 @@ impl Tensor {
         Ok(())
     }
 
+    /// Whether the two share any byte.
     pub(crate) fn overlaps(&self, other: &Tensor) -> bool {
         self.storage.id == other.storage.id
             && self.offset < other.offset + other.bytes()

@@ -104,7 +104,10 @@ fn load(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<Vec<Specia
 fn compare(gpu: &Gpu, check: &Check) -> Result<(f64, f64, Option<String>)> {
     let bytes = gpu.read_with_tail(&check.output)?;
     let used = check.output.bytes() as usize;
-    let got = decode(&check.output, &bytes[..used]);
+    let mut got = decode(&check.output, &bytes[..used]);
+    if let Some(at) = &check.at {
+        got = at.iter().map(|&i| got[i]).collect();
+    }
     let want = (check.want)();
     let tolerance = match check.rule {
         Rule::Normalised(bound) => bound,
@@ -123,7 +126,7 @@ fn compare(gpu: &Gpu, check: &Check) -> Result<(f64, f64, Option<String>)> {
     let first_bad = |bad: &dyn Fn(f64, f64) -> bool| {
         let at = got.iter().zip(&want).position(|(&g, &w)| bad(g, w))?;
         let count = got.iter().zip(&want).filter(|(g, w)| bad(**g, **w)).count();
-        let place = unflatten(at, check.output.shape());
+        let place = unflatten(check.at.as_ref().map_or(at, |all| all[at]), check.output.shape());
         Some(format!("{count} of {} wrong, first {place:?}: {} for {}", got.len(), got[at], want[at]))
     };
     match check.rule {

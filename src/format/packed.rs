@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// # Layout
 ///
 /// * `words`: row-major `[n][row_words]`, with `row_words = ceil(k * bits / 32)` rounded up to a multiple of
-///   4, so every row starts on a 16-byte boundary. Element `e` of a row is in word `e * bits / 32`, from bit
+///   8, so every row starts on a 32-byte boundary. Element `e` of a row is in word `e * bits / 32`, from bit
 ///   `(e * bits) % 32` up (least significant first). The bits after the last element are 0.
 /// * `scales`, `zeros`: row-major `[n][k / group]`, f16. Dense formats have neither, and only
 ///   [`Format::Int4Zero`] has zeros. A zero point is in units of codes and need not be an integer; after
@@ -52,6 +52,30 @@ impl PackedMatrix {
         search: ScaleSearch,
     ) -> Result<Self> {
         quantise::quantise(values, n, k, format, group, search)
+    }
+
+    /// Rows of `a` and `b` in turn: a\[0\], b\[0\], a\[1\], b\[1\], … — one `[2n, k]` matrix of two equal ones, as
+    /// [`GateUp`](crate::matmul::GateUp) takes it.
+    ///
+    /// # Errors
+    /// `Error::Shape` if format, shape or group differ.
+    pub fn interleave(a: &Self, b: &Self) -> Result<Self> {
+        let like = |m: &Self| (m.format, m.n, m.k, m.group);
+        if like(a) != like(b) {
+            let want = format!("{:?} like the first", like(a));
+            return Err(Error::shape("PackedMatrix::interleave", "second matrix", like(b), want));
+        }
+        fn merge<T: Copy>(a: &[T], b: &[T], row: usize) -> Vec<T> {
+            let rows = a.chunks(row.max(1)).zip(b.chunks(row.max(1)));
+            rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect()
+        }
+        Ok(PackedMatrix {
+            n: 2 * a.n,
+            words: merge(&a.words, &b.words, a.row_words),
+            scales: merge(&a.scales, &b.scales, a.groups()),
+            zeros: merge(&a.zeros, &b.zeros, a.groups()),
+            ..*a
+        })
     }
 
     /// Wraps parts that are already packed, for example from a checkpoint, in the layout above. Every code
@@ -180,7 +204,7 @@ impl Shape {
         }
         let overflow = || Error::value(op, "n * k", (n, k), "a matrix that fits the address space");
         let elements = n.checked_mul(k).ok_or_else(overflow)?;
-        let row_words = k.checked_mul(format.bits()).ok_or_else(overflow)?.div_ceil(32).next_multiple_of(4);
+        let row_words = k.checked_mul(format.bits()).ok_or_else(overflow)?.div_ceil(32).next_multiple_of(8);
         // In bytes, so that neither the words nor the unpacked f32 values overflow an allocation.
         let bytes = row_words.max(k).checked_mul(n).and_then(|words| words.checked_mul(4));
         bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(overflow)?;

@@ -224,7 +224,7 @@ fn ragged_rows_are_padded_with_zeros() {
         for k in [1, 7, 31, 33, 50, 130] {
             let values: Vec<f32> = random(3 * k, 11).iter().map(|v| v + 1.0).collect();
             let matrix = pack(&values, k, format, Group::WholeK, ScaleSearch::AbsMax);
-            assert_eq!(matrix.row_words, (k * format.bits()).div_ceil(128) * 4);
+            assert_eq!(matrix.row_words, (k * format.bits()).div_ceil(256) * 8);
             assert_eq!(matrix.words.len(), 3 * matrix.row_words);
             assert_eq!((matrix.group, matrix.groups()), if format.is_quantised() { (k, 1) } else { (0, 0) });
             assert_eq!(matrix.scales.len(), 3 * matrix.groups());

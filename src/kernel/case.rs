@@ -54,6 +54,28 @@ pub struct Prepared {
     pub cost: Cost,
 }
 
+impl Prepared {
+    /// Collects what `set` makes for each of `copies` operand sets; the first set's checks are kept.
+    pub(crate) fn sets<L>(
+        copies: usize,
+        cost: Cost,
+        mut set: impl FnMut() -> Result<(L, Vec<Check>)>,
+    ) -> Result<Prepared>
+    where
+        L: Fn(&mut Recorder<'_, '_>) -> Result<()> + 'static,
+    {
+        let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost };
+        for copy in 0..copies {
+            let (launch, checks) = set()?;
+            prepared.launches.push(Box::new(launch));
+            if copy == 0 {
+                prepared.checks = checks;
+            }
+        }
+        Ok(prepared)
+    }
+}
+
 /// An output and its expected contents.
 pub struct Check {
     pub name: &'static str,
@@ -61,6 +83,8 @@ pub struct Check {
     /// The twin's result. Called once, after the launch.
     pub want: Box<dyn Fn() -> Vec<f64>>,
     pub rule: Rule,
+    /// The flat indices that `want` gives; all elements if `None`. Real shapes are checked at some thousand places.
+    pub at: Option<Vec<usize>>,
 }
 
 impl Check {
@@ -70,7 +94,13 @@ impl Check {
         rule: Rule,
         want: impl Fn() -> Vec<f64> + 'static,
     ) -> Check {
-        Check { name, output: output.clone(), want: Box::new(want), rule }
+        Check { name, output: output.clone(), want: Box::new(want), rule, at: None }
+    }
+
+    /// Compares the elements at the flat indices `at` only.
+    pub fn at(mut self, at: Vec<usize>) -> Check {
+        self.at = Some(at);
+        self
     }
 }
 

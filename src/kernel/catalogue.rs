@@ -3,7 +3,17 @@
 use super::spec::KernelSpec;
 
 /// All kernels.
-pub static CATALOGUE: &[&KernelSpec] = &[&crate::norm::RMS_NORM];
+#[rustfmt::skip]
+pub static CATALOGUE: &[&KernelSpec] = &[
+    &crate::embed::EMBED,
+    &crate::norm::RMS_NORM,
+    &crate::rope::ROPE,
+    &crate::matmul::GEMM,
+    &crate::matmul::QGEMM,
+    &crate::matmul::QGEMV,
+    &crate::matmul::GATE_UP,
+    &crate::matmul::GATE_UP_GEMV,
+];
 
 /// The kernel of that name.
 pub fn find(name: &str) -> Option<&'static KernelSpec> {

@@ -5,6 +5,7 @@ mod case;
 mod catalogue;
 mod compose;
 mod pipeline;
+mod plan;
 mod recorder;
 mod spec;
 
@@ -14,6 +15,7 @@ pub(crate) use case::{GUARD, POISON};
 pub use catalogue::{CATALOGUE, find};
 pub use compose::{Composed, compose};
 pub(crate) use pipeline::PipelineCache;
+pub(crate) use plan::{index32, unit};
 pub(crate) use recorder::Launch;
 pub use recorder::Recorder;
 pub use spec::{

@@ -1,0 +1,339 @@
+//! Cases of the matrix kernels.
+
+use half::f16;
+
+use super::{Activation, GATE_UP, GateUp, Linear, QGEMV, Weight, cpu, record_gate_up, record_with};
+use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
+use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Rule};
+use crate::tensor::DType;
+use Level::{Full, Perf, Quick};
+
+/// One product.
+#[derive(Clone, Copy)]
+struct Spec {
+    spec: &'static KernelSpec,
+    level: Level,
+    format: Format,
+    group: Group,
+    dtypes: (DType, DType),
+    shape: (usize, usize, usize),
+    bias: bool,
+    residual: bool,
+    activation: Activation,
+    /// First row of a taller output.
+    out_row: usize,
+    /// Upload the weight in parts of this many bytes.
+    part_bytes: u64,
+}
+
+impl Spec {
+    fn new(
+        spec: &'static KernelSpec,
+        level: Level,
+        format: Format,
+        dtype: DType,
+        shape: (usize, usize, usize),
+    ) -> Self {
+        Spec {
+            spec,
+            level,
+            format,
+            group: if shape.2.is_multiple_of(32) { Group::Size(32) } else { Group::WholeK },
+            dtypes: (dtype, dtype),
+            shape,
+            bias: false,
+            residual: false,
+            activation: Activation::None,
+            out_row: 0,
+            part_bytes: u64::MAX,
+        }
+    }
+
+    fn label(&self) -> String {
+        let (m, n, k) = self.shape;
+        let mut label = format!("{m}×{k}→{n} {}", self.format.name());
+        if self.format.is_quantised() {
+            match self.group {
+                Group::Size(g) => label += &format!(" g{g}"),
+                Group::WholeK => label += " gK",
+            }
+        }
+        let (a, out) = self.dtypes;
+        if a != out {
+            label += &format!(" → {}", out.wgsl());
+        }
+        if self.bias {
+            label += " +bias";
+        }
+        if self.activation != Activation::None {
+            label += &format!(" {:?}", self.activation);
+        }
+        if self.residual {
+            label += " +residual";
+        }
+        if self.out_row != 0 {
+            label += &format!(" at row {}", self.out_row);
+        }
+        if self.part_bytes != u64::MAX {
+            label += " in parts";
+        }
+        label
+    }
+
+    /// Coop rounds weights to f16, and f16 products of them accumulate that error; the others keep f32.
+    fn rule(&self) -> Rule {
+        match self.dtypes {
+            (DType::F16, _) => Rule::Normalised(5e-4),
+            (_, out) => Rule::stored_in(out),
+        }
+    }
+
+    fn into_case(self) -> Case {
+        let pair = self.spec.name.starts_with("gate_up");
+        Case::new(self.level, self.dtypes.0.wgsl(), self.label(), move |gpu, copies| {
+            let (m, n, k) = self.shape;
+            let mut random = Random::new((m * 7 + n * 31 + k) as u64);
+            let (a_type, o_type) = self.dtypes;
+            let a = random.values(m * k, a_type);
+            let a_gpu = gpu.floats(a_type, &[m, k], &a)?;
+            let packed = pack(&mut random, n, k, self.format, self.group, self.level)?;
+            let up =
+                pair.then(|| pack(&mut random, n, k, self.format, self.group, self.level)).transpose()?;
+            let whole = match &up {
+                Some(up) => PackedMatrix::interleave(&packed, up)?,
+                None => packed.clone(),
+            };
+            let bias = self.bias.then(|| random.values(n, o_type));
+            let residual = self.residual.then(|| random.values(m * n, o_type));
+            let bias_gpu = bias.as_ref().map(|b| gpu.floats(o_type, &[n], b)).transpose()?;
+            let residual_gpu = residual.as_ref().map(|r| gpu.floats(o_type, &[m, n], r)).transpose()?;
+            let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost: Cost::default() };
+            // One output for all copies: each launch waits for the one before, as the layers of a model do.
+            let out = gpu.output(o_type, &[self.out_row + m, n])?;
+            for copy in 0..copies {
+                let weight = Weight::upload_in_parts(gpu, &whole, self.part_bytes)?;
+                let out = out.clone();
+                prepared.cost = Cost {
+                    bytes: weight.bytes() + a_gpu.bytes() + (m * n * o_type.size()) as u64,
+                    flops: 2 * (m * n * k) as u64 * if pair { 2 } else { 1 },
+                };
+                if copy == 0 {
+                    let at = places(&mut random, m * n);
+                    let shifted = at.iter().map(|i| i + self.out_row * n).collect();
+                    let (a, packed, up) = (a.clone(), packed.clone(), up.clone());
+                    let (bias, residual) = (bias.clone(), residual.clone());
+                    let want = move || {
+                        let w = packed.unpack();
+                        match &up {
+                            Some(up) => {
+                                let up = up.unpack();
+                                cpu::gate_up((&a, &w, &up), (n, k), self.activation, &at)
+                            }
+                            None => {
+                                let (bias, residual) = (bias.as_deref(), residual.as_deref());
+                                cpu::linear((&a, &w), (n, k), bias, self.activation, residual, &at)
+                            }
+                        }
+                    };
+                    prepared.checks.push(Check::new("out", &out, self.rule(), want).at(shifted));
+                }
+                let (a, bias, residual) = (a_gpu.clone(), bias_gpu.clone(), residual_gpu.clone());
+                prepared.launches.push(Box::new(move |recorder| {
+                    if pair {
+                        let activation = self.activation;
+                        return record_gate_up(
+                            recorder,
+                            &GateUp { a: &a, weight: &weight, out: &out, activation },
+                        );
+                    }
+                    let linear = Linear {
+                        out_row: self.out_row,
+                        bias: bias.as_ref(),
+                        activation: self.activation,
+                        residual: residual.as_ref(),
+                        ..Linear::new(&a, &weight, &out)
+                    };
+                    record_with(recorder, self.spec, &linear)
+                }));
+            }
+            Ok(prepared)
+        })
+    }
+}
+
+/// All elements of a small output, some thousands of a large one (the corners among them).
+fn places(random: &mut Random, len: usize) -> Vec<usize> {
+    const MANY: usize = 1 << 16;
+    if len <= MANY {
+        return (0..len).collect();
+    }
+    (0..2048).map(|_| random.below(len)).chain([0, len - 1]).collect()
+}
+
+/// A random matrix; for real shapes random codes, which are quicker to make than quantised values.
+fn pack(
+    random: &mut Random,
+    n: usize,
+    k: usize,
+    format: Format,
+    group: Group,
+    level: Level,
+) -> crate::Result<PackedMatrix> {
+    if level != Perf {
+        let values: Vec<f32> = (0..n * k).map(|_| random.normal()).collect();
+        return PackedMatrix::quantise(&values, n, k, format, group, ScaleSearch::AbsMax);
+    }
+    let row: Vec<f32> = (0..k).map(|_| random.normal()).collect();
+    let row = PackedMatrix::quantise(&row, 1, k, format, group, ScaleSearch::AbsMax)?;
+    // Every row is a rotation of one row's packets with scales of its own.
+    let (words, groups) = (row.words.len(), row.groups());
+    let step = 4 * groups.max(1);
+    let mut all = PackedMatrix { n, ..row.clone() };
+    all.words = (0..n * words).map(|i| row.words[(i % words + i / words * step) % words]).collect();
+    if format.is_quantised() {
+        all.scales = (0..n * groups).map(|_| f16::from_f32(0.05 + 0.01 * random.unit())).collect();
+        all.zeros = if format.has_zeros() { vec![f16::from_f32(7.5); n * groups] } else { Vec::new() };
+    }
+    Ok(all)
+}
+
+const FLOATS: [DType; 2] = [DType::F32, DType::F16];
+
+/// Edge shapes of the tiled kernels around their tiles of 16 to 256.
+const TILED: [(usize, usize, usize); 9] = [
+    (9, 1, 8),
+    (15, 17, 33),
+    (16, 16, 64),
+    (63, 65, 96),
+    (64, 64, 100),
+    (65, 127, 64),
+    (130, 129, 160),
+    (33, 300, 31),
+    (257, 130, 72),
+];
+
+fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
+    let mut all = Vec::new();
+    for dtype in FLOATS {
+        for &format in formats {
+            let new = |level, shape| Spec::new(spec, level, format, dtype, shape);
+            all.push(new(Quick, (20, 40, 64)));
+            all.extend(TILED.map(|shape| new(Full, shape)));
+            let gate = spec.name == GATE_UP.name;
+            all.push(Spec { activation: Activation::Silu, ..new(Full, (66, 70, 64)) });
+            if gate {
+                continue;
+            }
+            let other = FLOATS.into_iter().find(|d| *d != dtype).unwrap_or(dtype);
+            all.push(Spec { dtypes: (dtype, other), ..new(Full, (66, 70, 64)) });
+            all.push(Spec { bias: true, residual: true, out_row: 3, ..new(Full, (34, 66, 64)) });
+            all.push(Spec { part_bytes: 8192, bias: true, ..new(Full, (20, 130, 64)) });
+        }
+    }
+    all.extend(quantised_groups(spec, formats, (20, 40, 256)));
+    all.into_iter().map(Spec::into_case).collect()
+}
+
+/// Every group of every quantised format among `formats`.
+fn quantised_groups(
+    spec: &'static KernelSpec,
+    formats: &[Format],
+    shape: (usize, usize, usize),
+) -> Vec<Spec> {
+    let mut all = Vec::new();
+    for &format in formats.iter().filter(|f| f.is_quantised()) {
+        for group in [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK] {
+            all.extend(FLOATS.map(|dtype| Spec { group, ..Spec::new(spec, Full, format, dtype, shape) }));
+        }
+    }
+    all
+}
+
+pub(super) fn gemm() -> Vec<Case> {
+    let mut all = tiled(&super::GEMM, super::spec::DENSE);
+    for shape in [(4096, 4096, 4096), (512, 14336, 4096), (4096, 14336, 4096), (64, 14336, 4096)] {
+        all.push(Spec::new(&super::GEMM, Perf, Format::F16, DType::F16, shape).into_case());
+    }
+    all
+}
+
+pub(super) fn qgemm() -> Vec<Case> {
+    let mut all = tiled(&super::QGEMM, super::spec::QUANTISED);
+    // More than 65535 tiles: the grid folds.
+    let folded = Spec::new(&super::QGEMM, Full, Format::Int8, DType::F16, (65_600 * 64, 1, 8));
+    all.push(Spec { group: Group::WholeK, ..folded }.into_case());
+    for (format, m) in [(Format::Fp4, 16), (Format::Fp4, 64), (Format::Fp4, 512), (Format::Fp4, 4096)]
+        .into_iter()
+        .chain([(Format::Int4, 512), (Format::Int8, 512)])
+    {
+        all.push(Spec::new(&super::QGEMM, Perf, format, DType::F16, (m, 14336, 4096)).into_case());
+    }
+    all
+}
+
+pub(super) fn qgemv() -> Vec<Case> {
+    let spec = &QGEMV;
+    let mut all = Vec::new();
+    for dtype in FLOATS {
+        for &format in Format::ALL {
+            let new = |level, shape| Spec::new(spec, level, format, dtype, shape);
+            all.push(new(Quick, (1, 24, 64)));
+            all.extend((1..=8).map(|m| new(Full, (m, 33, 96))));
+            let edges = [(1, 1, 8), (1, 7, 33), (2, 9, 31), (1, 16, 1000), (3, 8, 4096), (1, 300, 2080)];
+            all.extend(edges.map(|shape| new(Full, shape)));
+            all.extend(Activation::ALL[1..].iter().map(|&activation| Spec {
+                activation,
+                bias: true,
+                residual: true,
+                out_row: 2,
+                ..new(Full, (2, 20, 64))
+            }));
+            let other = FLOATS.into_iter().find(|d| *d != dtype).unwrap_or(dtype);
+            all.push(Spec { dtypes: (dtype, other), ..new(Full, (1, 20, 64)) });
+            all.push(Spec { part_bytes: 4096, bias: true, ..new(Full, (2, 130, 64)) });
+        }
+    }
+    all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)));
+    all.push(Spec {
+        group: Group::WholeK,
+        ..Spec::new(spec, Full, Format::Int4, DType::F32, (1, 530_000, 16))
+    });
+    for shape in [(1, 4096, 4096), (1, 14336, 4096), (1, 4096, 14336), (1, 8192, 8192), (1, 128_256, 4096)] {
+        all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, shape));
+    }
+    for m in [2, 4, 8] {
+        all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, (m, 14336, 4096)));
+    }
+    for format in [Format::Int4, Format::Int4Zero, Format::Int8, Format::F16, Format::Bf16] {
+        let group = Group::Size(128);
+        all.push(Spec { group, ..Spec::new(spec, Perf, format, DType::F16, (1, 14336, 4096)) });
+    }
+    all.into_iter().map(Spec::into_case).collect()
+}
+
+pub(super) fn gate_up() -> Vec<Case> {
+    let mut all = tiled(&GATE_UP, Format::ALL);
+    let perf = Spec::new(&GATE_UP, Perf, Format::Fp4, DType::F16, (512, 14336, 4096));
+    all.push(Spec { activation: Activation::Silu, ..perf }.into_case());
+    all
+}
+
+pub(super) fn gate_up_gemv() -> Vec<Case> {
+    let spec = &super::GATE_UP_GEMV;
+    let silu = |s| Spec { activation: Activation::Silu, ..s };
+    let mut all = Vec::new();
+    for dtype in FLOATS {
+        for &format in Format::ALL {
+            all.push(silu(Spec::new(spec, Quick, format, dtype, (1, 24, 64))));
+            for shape in [(1, 1, 8), (2, 33, 96), (5, 9, 31), (8, 70, 160)] {
+                all.push(silu(Spec::new(spec, Full, format, dtype, shape)));
+            }
+            let gelu = Activation::GeluTanh;
+            all.push(Spec { activation: gelu, ..Spec::new(spec, Full, format, dtype, (1, 20, 64)) });
+            all.push(silu(Spec { part_bytes: 4096, ..Spec::new(spec, Full, format, dtype, (2, 130, 64)) }));
+        }
+    }
+    all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)).into_iter().map(silu));
+    all.push(silu(Spec::new(spec, Perf, Format::Fp4, DType::F16, (1, 14336, 4096))));
+    all.into_iter().map(Spec::into_case).collect()
+}

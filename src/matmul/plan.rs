@@ -1,0 +1,107 @@
+//! Which kernel, tile and split serve a shape. Static tables: nothing is tuned inside a caller's call.
+
+use super::spec::{COOP_TILES, CoopTile, GEMM, QGEMM, QGEMV, coop_variant, gemm_variant, gemv_variant};
+use super::weight::Weight;
+use crate::device::Caps;
+use crate::format::Format;
+use crate::kernel::{Def, Defines, KernelSpec, Needs, Tier};
+use crate::tensor::DType;
+
+/// Rows of activations up to which every weight is read once, by `qgemv`.
+pub(super) const MAX_GEMV_ROWS: usize = 8;
+
+pub(super) fn kernel_for(m: usize, format: Format) -> &'static KernelSpec {
+    match (m <= MAX_GEMV_ROWS, format.is_quantised()) {
+        (true, _) => &QGEMV,
+        (false, true) => &QGEMM,
+        (false, false) => &GEMM,
+    }
+}
+
+/// What a specialisation depends on beside the weight.
+pub(super) struct Request {
+    pub spec: &'static KernelSpec,
+    pub m: usize,
+    pub n: usize,
+    pub a: DType,
+    pub out: DType,
+    pub pair: bool,
+}
+
+/// The properties of a weight that a specialisation depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Traits {
+    pub format: Format,
+    /// K is a multiple of 8: rows of activations start on 16-byte boundaries.
+    pub aligned: bool,
+    pub split_packet: bool,
+}
+
+/// The specialisation for a tier, or why the tier does not serve.
+pub(super) fn variant(
+    caps: &Caps,
+    tier: Tier,
+    request: &Request,
+    weight: &Weight,
+) -> Result<(Defines, Needs), String> {
+    let traits = Traits {
+        format: weight.format(),
+        aligned: weight.k().is_multiple_of(8),
+        split_packet: weight.split_packet(),
+    };
+    let Request { spec, m, n, a, out, pair } = *request;
+    if spec.name.ends_with("gemv") {
+        if m > MAX_GEMV_ROWS {
+            return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
+        }
+        let rows = m.next_power_of_two() as u32;
+        return Ok(gemv_variant(tier, traits, (a, out), rows, pair).into());
+    }
+    if tier != Tier::Coop {
+        return Ok(gemm_variant(traits, (a, out), pair).into());
+    }
+    if a != DType::F16 {
+        return Err("cooperative matrices take f16 activations".to_string());
+    }
+    let tile = coop_tile(caps, m, n)?;
+    Ok(coop_variant(tile, traits, out, pair, caps.backend != wgpu::Backend::Metal).into())
+}
+
+/// The largest tile that still gives every one of some hundred cores work, within the adapter's limits.
+fn coop_tile(caps: &Caps, m: usize, n: usize) -> Result<&'static CoopTile, String> {
+    let (side, lanes) = (caps.coop_side.unwrap_or(0), caps.subgroup_size);
+    let fits = |t: &&CoopTile| {
+        t.side == side
+            && t.lanes == lanes
+            && t.workgroup_storage() <= caps.max_workgroup_storage
+            && t.threads() <= caps.max_workgroup_threads
+    };
+    let busy = |t: &&CoopTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= 96 && 4 * m >= 3 * t.m();
+    let mut candidates = COOP_TILES.iter().filter(fits);
+    candidates
+        .clone()
+        .find(busy)
+        .or_else(|| candidates.next_back())
+        .ok_or_else(|| format!("no tile for matrices of side {side} and subgroups of {lanes} lanes"))
+}
+
+/// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
+pub(super) fn groups(defines: &Defines, tier: Tier, m: usize, n: usize) -> u64 {
+    let define = |name: &str| {
+        defines.iter().find_map(|(key, value)| match value {
+            Def::Num(v) if *key == name => Some(*v as usize),
+            _ => None,
+        })
+    };
+    let (tile_m, tile_n) = match (define("COLUMNS"), define("FRAG_M")) {
+        (Some(columns), _) => (MAX_GEMV_ROWS, columns * define("TEAMS").unwrap_or(1)),
+        (None, Some(frag_m)) => {
+            let get = |name| define(name).unwrap_or(1);
+            let side = get("SIDE");
+            (get("GRID_M") * frag_m * side, get("GRID_N") * get("FRAG_N") * side)
+        }
+        (None, None) => (64, 64),
+    };
+    debug_assert!(tier != Tier::Coop || tile_m >= 8);
+    m.div_ceil(tile_m) as u64 * n.div_ceil(tile_n) as u64
+}

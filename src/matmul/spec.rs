@@ -1,0 +1,261 @@
+use super::cases;
+use super::plan::Traits;
+use crate::format::Format;
+use crate::kernel::{
+    Access, Binding, Def, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
+};
+use crate::tensor::DType;
+
+params! {
+    /// See `wgsl/common/linear.wgsl`.
+    pub(super) struct LinearParams {
+        m: u32, n: u32, k: u32,
+        packets: u32, groups: u32, group_shift: u32,
+        n_first: u32, n_all: u32, out_row: u32,
+        flags: u32, activation: u32,
+    }
+}
+
+const FIELDS: &[Field] = LinearParams::FIELDS;
+const BINDINGS: &[Binding] = &[
+    Binding { name: "a", access: Access::Read },
+    Binding { name: "w", access: Access::Read },
+    Binding { name: "scales", access: Access::Read },
+    Binding { name: "zeros", access: Access::Read },
+    Binding { name: "bias", access: Access::Read },
+    Binding { name: "aux", access: Access::Read },
+    Binding { name: "out", access: Access::ReadWrite },
+];
+
+/// Dense weights, any number of rows.
+pub static GEMM: KernelSpec = KernelSpec {
+    name: "gemm",
+    family: "matmul",
+    replaces: &["dense_gemm", "gemm_epilogue", "kernels_autotune"],
+    params: FIELDS,
+    bindings: BINDINGS,
+    tiers: &[
+        tier!(Base, "matmul/gemm.wgsl", || gemm_variants(DENSE, false)),
+        tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(DENSE, false)),
+    ],
+    cases: cases::gemm,
+};
+
+/// Quantised weights, any number of rows.
+pub static QGEMM: KernelSpec = KernelSpec {
+    name: "qgemm",
+    family: "matmul",
+    replaces: &["marlin_gemm", "gemm_fp4_optimized", "gemm_epilogue", "kernels_autotune"],
+    params: FIELDS,
+    bindings: BINDINGS,
+    tiers: &[
+        tier!(Base, "matmul/gemm.wgsl", || gemm_variants(QUANTISED, false)),
+        tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(QUANTISED, false)),
+    ],
+    cases: cases::qgemm,
+};
+
+/// Any weights, 1 to 8 rows.
+pub static QGEMV: KernelSpec = KernelSpec {
+    name: "qgemv",
+    family: "matmul",
+    replaces: &["decode_gemv", "dense_gemm"],
+    params: FIELDS,
+    bindings: BINDINGS,
+    tiers: &[
+        tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, false)),
+        tier!(Subgroup, "matmul/gemv.wgsl", || gemv_variants(Tier::Subgroup, false)),
+    ],
+    cases: cases::qgemv,
+};
+
+/// The first half of a gated MLP, any number of rows.
+pub static GATE_UP: KernelSpec = KernelSpec {
+    name: "gate_up",
+    family: "matmul",
+    replaces: &["fusion/gated_mlp", "dense_gemm"],
+    params: FIELDS,
+    bindings: BINDINGS,
+    tiers: &[
+        tier!(Base, "matmul/gemm.wgsl", || gemm_variants(Format::ALL, true)),
+        tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(Format::ALL, true)),
+    ],
+    cases: cases::gate_up,
+};
+
+/// The first half of a gated MLP, 1 to 8 rows.
+pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
+    name: "gate_up_gemv",
+    family: "matmul",
+    replaces: &["fusion/gated_mlp", "dense_gemm"],
+    params: FIELDS,
+    bindings: BINDINGS,
+    tiers: &[
+        tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, true)),
+        tier!(Subgroup, "matmul/gemv.wgsl", || gemv_variants(Tier::Subgroup, true)),
+    ],
+    cases: cases::gate_up_gemv,
+};
+
+pub(super) const DENSE: &[Format] = &[Format::F32, Format::F16, Format::Bf16];
+pub(super) const QUANTISED: &[Format] = &[Format::Fp4, Format::Int4, Format::Int4Zero, Format::Int8];
+
+type DTypes = (DType, DType);
+
+/// The defines that all matrix kernels share.
+fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Vec<(&'static str, Def)> {
+    defines![
+        WEIGHT = Def::Word(traits.format.name()),
+        QUANTISED = Def::Flag(traits.format.is_quantised()),
+        SPLIT_PACKET = Def::Flag(traits.split_packet),
+        ALIGNED = Def::Flag(traits.aligned),
+        TA = Def::Type(a.wgsl()),
+        TO = Def::Type(out.wgsl()),
+        NEEDS_F16 = Def::Flag(needs_f16((a, out))),
+        PAIR = Def::Flag(pair),
+    ]
+}
+
+/// Packed halves are read without the f16 feature, but the alias that names the type needs it.
+fn needs_f16((a, out): DTypes) -> bool {
+    a == DType::F16 || out == DType::F16
+}
+
+/// Teams (subgroups) of a gemv workgroup, and lanes of the smallest usual subgroup times that.
+const TEAMS: u32 = 4;
+
+pub(super) fn gemv_variant(tier: Tier, traits: Traits, dtypes: DTypes, rows: u32, pair: bool) -> Variant {
+    let subgroup = tier == Tier::Subgroup;
+    let threads = if subgroup { TEAMS * 32 } else { 64 };
+    let mut defines = common(traits, dtypes, pair);
+    defines.extend(defines![
+        SUBGROUP = Def::Flag(subgroup),
+        THREADS = Def::Num(threads),
+        TEAMS = Def::Num(if subgroup { TEAMS } else { 1 }),
+        COLUMNS = Def::Num(2),
+        ROWS_A = Def::Num(rows),
+    ]);
+    let workgroup_storage = if subgroup { 0 } else { threads * 4 };
+    let f16 = needs_f16(dtypes);
+    Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } }
+}
+
+pub(super) fn gemm_variant(traits: Traits, dtypes: DTypes, pair: bool) -> Variant {
+    let f16 = needs_f16(dtypes);
+    let needs = Needs { f16, threads: 256, workgroup_storage: 2 * 2048 * 4, ..Needs::default() };
+    Variant { defines: common(traits, dtypes, pair), needs }
+}
+
+/// A tiling of the `Coop` tier.
+pub(super) struct CoopTile {
+    pub side: u32,
+    pub lanes: u32,
+    /// Subgroups of a workgroup, down and across.
+    grid: (u32, u32),
+    /// Matrices of a subgroup, down and across.
+    frags: (u32, u32),
+    k: u32,
+}
+
+/// Largest first for each (side, lanes).
+pub(super) const COOP_TILES: &[CoopTile] = &[
+    CoopTile { side: 16, lanes: 32, grid: (4, 2), frags: (4, 4), k: 32 },
+    CoopTile { side: 16, lanes: 32, grid: (2, 4), frags: (4, 2), k: 64 },
+    CoopTile { side: 16, lanes: 32, grid: (2, 2), frags: (2, 2), k: 64 },
+    CoopTile { side: 16, lanes: 32, grid: (1, 4), frags: (1, 1), k: 64 },
+    CoopTile { side: 16, lanes: 64, grid: (2, 2), frags: (4, 4), k: 32 },
+    CoopTile { side: 16, lanes: 64, grid: (2, 2), frags: (2, 2), k: 32 },
+    CoopTile { side: 8, lanes: 32, grid: (2, 2), frags: (4, 4), k: 32 },
+    CoopTile { side: 8, lanes: 32, grid: (2, 2), frags: (2, 2), k: 32 },
+    CoopTile { side: 8, lanes: 8, grid: (2, 2), frags: (4, 4), k: 32 },
+    CoopTile { side: 8, lanes: 8, grid: (2, 2), frags: (2, 2), k: 32 },
+];
+
+impl CoopTile {
+    pub fn m(&self) -> usize {
+        (self.grid.0 * self.frags.0 * self.side) as usize
+    }
+    pub fn n(&self) -> usize {
+        (self.grid.1 * self.frags.1 * self.side) as usize
+    }
+    pub fn threads(&self) -> u32 {
+        self.grid.0 * self.grid.1 * self.lanes
+    }
+    /// Two f16 tiles with rows padded by 8 halves, and one f32 matrix a subgroup.
+    pub fn workgroup_storage(&self) -> u32 {
+        (self.m() + self.n()) as u32 * (self.k + 8) * 2
+            + self.grid.0 * self.grid.1 * self.side * self.side * 4
+    }
+}
+
+pub(super) fn coop_variant(
+    tile: &CoopTile,
+    traits: Traits,
+    out: DType,
+    pair: bool,
+    vector_tiles: bool,
+) -> Variant {
+    let mut defines = common(traits, (DType::F16, out), pair);
+    defines.extend(defines![
+        SIDE = Def::Num(tile.side),
+        THREADS = Def::Num(tile.threads()),
+        GRID_M = Def::Num(tile.grid.0),
+        GRID_N = Def::Num(tile.grid.1),
+        FRAG_M = Def::Num(tile.frags.0),
+        FRAG_N = Def::Num(tile.frags.1),
+        TILE_K = Def::Num(tile.k),
+        VECTOR_TILES = Def::Flag(vector_tiles),
+    ]);
+    let needs = Needs {
+        f16: true,
+        workgroup_storage: tile.workgroup_storage(),
+        threads: tile.threads(),
+        coop_side: tile.side,
+        subgroup_size: tile.lanes,
+    };
+    Variant { defines, needs }
+}
+
+fn traits(formats: &[Format]) -> Vec<Traits> {
+    let mut all = Vec::new();
+    for &format in formats {
+        for aligned in [true, false] {
+            all.push(Traits { format, aligned, split_packet: false });
+            // Groups of 16 divide K, so such rows are aligned.
+            if aligned && format.bits() == 4 {
+                all.push(Traits { format, aligned, split_packet: true });
+            }
+        }
+    }
+    all
+}
+
+fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    for traits in traits(Format::ALL) {
+        for dtypes in super::DTYPES {
+            all.extend([1, 2, 4, 8].map(|rows| gemv_variant(tier, traits, dtypes, rows, pair)));
+        }
+    }
+    all
+}
+
+fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
+    let pairs = |t| super::DTYPES.map(|d| gemm_variant(t, d, pair));
+    traits(formats).into_iter().flat_map(pairs).collect()
+}
+
+fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    for tile in COOP_TILES {
+        for traits in traits(formats) {
+            for out in [DType::F16, DType::F32] {
+                all.push(coop_variant(tile, traits, out, pair, true));
+                if (tile.side, tile.lanes) == (8, 32) {
+                    all.push(coop_variant(tile, traits, out, pair, false)); // Metal
+                }
+            }
+        }
+    }
+    all
+}

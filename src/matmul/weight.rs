@@ -1,0 +1,139 @@
+//! A weight matrix on the GPU.
+
+use std::ops::Range;
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::format::{Format, PackedMatrix};
+use crate::tensor::{DType, Tensor};
+
+/// A matrix \[N, K\] in any [`Format`], as the matrix kernels read it. One that is larger than a storage binding
+/// may be is split by rows; the kernels then record one launch per part.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    format: Format,
+    n: usize,
+    k: usize,
+    group: usize,
+    row_words: usize,
+    parts: Vec<Part>,
+}
+
+/// Some rows of a weight.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub rows: Range<usize>,
+    pub words: Tensor,
+    /// Two halves a word; the words again where the format has none, as something must be bound.
+    pub scales: Tensor,
+    pub zeros: Tensor,
+}
+
+const KERNEL: &str = "Weight::upload";
+
+impl Weight {
+    /// Uploads a packed matrix. Blocks until the copy is queued.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if the group is not a power of two (or the whole row), [`Error::Limit`] if a single row is
+    /// over the binding limit or an index would pass 32 bits, [`Error::OutOfMemory`].
+    pub fn upload(gpu: &Gpu, matrix: &PackedMatrix) -> Result<Weight> {
+        Weight::upload_in_parts(gpu, matrix, gpu.caps().max_binding)
+    }
+
+    /// As [`Weight::upload`], with parts of at most `max_bytes` bytes of codes: for tests, and for callers that
+    /// want smaller buffers.
+    ///
+    /// # Errors
+    /// As [`Weight::upload`].
+    pub fn upload_in_parts(gpu: &Gpu, matrix: &PackedMatrix, max_bytes: u64) -> Result<Weight> {
+        let PackedMatrix { format, n, k, group, row_words, .. } = *matrix;
+        if format.is_quantised() && group != k && !group.is_power_of_two() {
+            return Err(Error::value(KERNEL, "group", group, "16, 32, 64, 128 or the whole row"));
+        }
+        let row_bytes = row_words as u64 * 4;
+        // Shaders index with 32 bits; 2³¹ elements a part also keeps byte offsets of drivers in range.
+        let rows = (max_bytes.min(gpu.caps().max_binding) / row_bytes)
+            .min((1u64 << 31) / k.max(1) as u64)
+            .min(n as u64) as usize;
+        // Interleaved pairs of rows (see `gate_up`) stay together.
+        let rows = if rows < n && rows > 1 { rows & !1 } else { rows };
+        if rows == 0 {
+            let what = format!("{KERNEL}: one row of [{n}, {k}] {}", format.name());
+            let max = max_bytes.min(gpu.caps().max_binding);
+            return Err(Error::Limit { what, name: "bytes of a part", need: row_bytes, max });
+        }
+        let groups = matrix.groups();
+        let mut parts = Vec::new();
+        for first in (0..n).step_by(rows) {
+            let rows = first..(first + rows).min(n);
+            let words = &matrix.words[rows.start * row_words..rows.end * row_words];
+            let words = gpu.tensor(&[words.len()], words)?;
+            let halves = |values: &[half::f16]| -> Result<Tensor> {
+                if values.is_empty() {
+                    return Ok(words.clone());
+                }
+                let mut values = values[rows.start * groups..rows.end * groups].to_vec();
+                values.resize(values.len().next_multiple_of(2), half::f16::ZERO);
+                gpu.tensor(&[values.len() / 2], &bytemuck::pod_collect_to_vec::<_, u32>(&values))
+            };
+            let (scales, zeros) = (halves(&matrix.scales)?, halves(&matrix.zeros)?);
+            parts.push(Part { rows, words, scales, zeros });
+        }
+        Ok(Weight { format, n, k, group, row_words, parts })
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+    /// Rows: output features.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+    /// Columns: input features.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+    /// Elements that share a scale; K for one scale a row, 0 for dense formats.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+    /// Bytes of codes, scales and zeros.
+    pub fn bytes(&self) -> u64 {
+        let scales = if self.format.is_quantised() { 2 } else { 0 };
+        let zeros = if self.format.has_zeros() { 2 } else { 0 };
+        let groups = self.k.checked_div(self.group).unwrap_or(0);
+        (self.n * (self.row_words * 4 + groups * (scales + zeros))) as u64
+    }
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+    /// Elements that one thread loads at once: PACKET of `wgsl/common/weight.wgsl`.
+    pub(crate) fn packet(&self) -> usize {
+        match self.format.bits() {
+            32 | 16 => 8,
+            bits => 128 / bits,
+        }
+    }
+    /// Packets from one row to the next.
+    pub(crate) fn packets(&self) -> usize {
+        self.row_words * 32 / self.format.bits() / self.packet()
+    }
+    /// log2 of the group; 31 for one group a row.
+    pub(crate) fn group_shift(&self) -> u32 {
+        if self.group == 0 || self.group == self.k { 31 } else { self.group.trailing_zeros() }
+    }
+    pub(crate) fn groups(&self) -> usize {
+        self.k.checked_div(self.group).unwrap_or(0)
+    }
+    /// Whether a packet spans two groups.
+    pub(crate) fn split_packet(&self) -> bool {
+        self.format.is_quantised() && self.group < self.packet() && self.group < self.k
+    }
+    pub(crate) fn check_device(&self, kernel: &'static str, what: &str, gpu: &Gpu) -> Result<()> {
+        self.parts.iter().try_for_each(|p| p.words.check_device(kernel, what, gpu))
+    }
+}
+
+/// dtypes that activations may have.
+pub(crate) const FLOATS: &[DType] = &[DType::F32, DType::F16];

@@ -1,0 +1,72 @@
+// The bindings, parameters and epilogue that gemm, gemm_coop and gemv share: out = epilogue(a · wᵀ), one part of the
+// rows of w per launch.
+struct Params {
+    m: u32,             // rows of a
+    n: u32,             // rows of this part of w
+    k: u32,
+    packets: u32,       // packets in a row of w
+    groups: u32,        // scales in a row of w
+    group_shift: u32,   // log2 of the group, 31 for one group a row
+    n_first: u32,       // first output column of this part
+    n_all: u32,         // columns of out
+    out_row: u32,       // first row of out that is written
+    flags: u32,         // 1 bias, 2 add aux
+    activation: u32,
+}
+var<immediate> params: Params;
+#if ALIGNED
+@group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;
+#else
+@group(0) @binding(0) var<storage, read> a: array<TA>;
+#endif
+@group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+@group(0) @binding(3) var<storage, read> zeros: array<u32>;
+@group(0) @binding(4) var<storage, read> bias: array<TO>;
+@group(0) @binding(5) var<storage, read> aux: array<TO>;
+@group(0) @binding(6) var<storage, read_write> out: array<TO>;
+
+fn load_packet(row: u32, packet: u32) -> Packet {
+    let at = row * params.packets + packet;
+#if WEIGHT == f32
+    return Packet(w[2u * at], w[2u * at + 1u]);
+#else
+    return w[at];
+#endif
+}
+
+fn load_scale(row: u32, group: u32) -> f32 {
+#if QUANTISED
+    let at = row * params.groups + group;
+    return half_of(scales[at >> 1u], at);
+#else
+    return 1.0;
+#endif
+}
+
+fn load_zero(row: u32, group: u32) -> f32 {
+#if WEIGHT == int4z
+    let at = row * params.groups + group;
+    return half_of(zeros[at >> 1u], at);
+#else
+    return FIXED_ZERO;
+#endif
+}
+
+#if PAIR
+// Rows of w alternate between gate and up: two neighbouring sums make one output, act(gate) · up.
+fn finish_pair(gate: f32, up: f32, m: u32, n: u32) {
+    let at = (params.out_row + m) * params.n_all + (params.n_first + n) / 2u;
+    out[at] = TO(activate(gate, params.activation) * up);
+}
+#else
+// Finishes and stores the sum for row `m` of a and row `n` of this part of w. The caller has checked both.
+fn finish(sum: f32, m: u32, n: u32) {
+    let column = params.n_first + n;
+    var value = sum;
+    if (params.flags & 1u) != 0u { value += f32(bias[column]); }
+    value = activate(value, params.activation);
+    if (params.flags & 2u) != 0u { value += f32(aux[m * params.n_all + column]); }
+    out[(params.out_row + m) * params.n_all + column] = TO(value);
+}
+#endif

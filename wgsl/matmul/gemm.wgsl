@@ -1,0 +1,89 @@
+// out[M,N] = epilogue(a[M,K] · w[N,K]ᵀ) without optional features: 64 × 64 outputs a workgroup of 256 threads, 4 × 4
+// outputs a thread, K in steps of 32. Threads decode one packet of w or eight elements of a at a time into f32 tiles
+// in workgroup memory, laid out [k][row] so that a thread's four rows lie side by side: 8 loads feed 16 multiply-adds.
+#if NEEDS_F16
+enable f16;
+#endif
+//!include "common/grid.wgsl"
+//!include "common/weight.wgsl"
+//!include "common/activation.wgsl"
+//!include "common/linear.wgsl"
+//!include "common/rows.wgsl"
+
+const TILE = 64u;
+const STEP = 32u;
+const THREADS = 256u;
+var<workgroup> tile_a: array<f32, 2048>;
+var<workgroup> tile_w: array<f32, 2048>;
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let tiles_n = (params.n + TILE - 1u) / TILE;
+    let tile = group_index(group, groups);
+    let m0 = (tile / tiles_n) * TILE;
+    let n0 = (tile % tiles_n) * TILE;
+    if m0 >= params.m { return; } // the fold rounded up; uniform
+    let tm = thread / 16u;
+    let tn = thread % 16u;
+    var sum: array<vec4<f32>, 4>;
+    for (var i = 0u; i < 4u; i++) { sum[i] = vec4<f32>(); }
+
+    // This thread fills eight k of one row of each tile.
+    let row = thread / 4u;
+    let k_in = (thread % 4u) * 8u;
+    let row_a = min(m0 + row, params.m - 1u);
+    let row_w = min(n0 + row, params.n - 1u);
+    let at = k_in * TILE + row;
+    for (var k0 = 0u; k0 < params.k; k0 += STEP) {
+        let k = k0 + k_in;
+        let x = widen(load_eight(row_a, k));
+        let v = weight_eight(row_w, k);
+        workgroupBarrier();
+        for (var i = 0u; i < 4u; i++) {
+            tile_a[at + i * TILE] = x.lo[i];
+            tile_a[at + (i + 4u) * TILE] = x.hi[i];
+            tile_w[at + i * TILE] = v.lo[i];
+            tile_w[at + (i + 4u) * TILE] = v.hi[i];
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < STEP; i++) {
+            let xa = i * TILE + tm * 4u;
+            let wa = i * TILE + tn * 4u;
+            let xs = vec4<f32>(tile_a[xa], tile_a[xa + 1u], tile_a[xa + 2u], tile_a[xa + 3u]);
+            let ws = vec4<f32>(tile_w[wa], tile_w[wa + 1u], tile_w[wa + 2u], tile_w[wa + 3u]);
+            sum[0] = fma(vec4<f32>(xs.x), ws, sum[0]);
+            sum[1] = fma(vec4<f32>(xs.y), ws, sum[1]);
+            sum[2] = fma(vec4<f32>(xs.z), ws, sum[2]);
+            sum[3] = fma(vec4<f32>(xs.w), ws, sum[3]);
+        }
+    }
+    for (var i = 0u; i < 4u; i++) {
+        let m = m0 + tm * 4u + i;
+#if PAIR
+        for (var j = 0u; j < 4u; j += 2u) {
+            let n = n0 + tn * 4u + j;
+            if m < params.m && n < params.n { finish_pair(sum[i][j], sum[i][j + 1u], m, n); }
+        }
+#else
+        for (var j = 0u; j < 4u; j++) {
+            let n = n0 + tn * 4u + j;
+            if m < params.m && n < params.n { finish(sum[i][j], m, n); }
+        }
+#endif
+    }
+}
+
+// Eight weights of a row from column `k` (a multiple of 8); past the row's end whatever its last packet holds, as the
+// activations are zero there.
+fn weight_eight(row: u32, k: u32) -> Eight {
+    let packet = min(k / PACKET, params.packets - 1u);
+    let v = decode(load_packet(row, packet), (k / 8u) % CHUNKS);
+    let group = min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+    let scale = load_scale(row, group);
+    let zero = load_zero(row, group);
+    return Eight((v.lo * CODE_UNIT - zero) * scale, (v.hi * CODE_UNIT - zero) * scale);
+}
