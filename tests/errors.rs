@@ -147,12 +147,9 @@ fn wrong_arguments_are_named() {
 fn tensors_of_another_device_are_refused() {
     let (here, there) = (gpu(), gpu());
     let make = |gpu: &Gpu, shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
-    let (x, out) = (make(&here, &[2, 8]), make(&here, &[2, 8]));
-    let error = norm(&here, &x, None, &make(&there, &[8]), &out, 0.0).err().expect("foreign");
-    assert!(
-        matches!(&error, Error::ForeignTensor { kernel: "rms_norm", what } if what == "weight"),
-        "{error}"
-    );
+    let (weight, out) = (make(&here, &[8]), make(&here, &[2, 8]));
+    let error = norm(&here, &make(&there, &[2, 8]), None, &weight, &out, 0.0).err().expect("foreign");
+    assert!(matches!(&error, Error::ForeignTensor { kernel: "rms_norm", what } if what == "x"), "{error}");
     assert!(matches!(here.read::<f32>(&make(&there, &[8])), Err(Error::ForeignTensor { .. })));
     still_works(&here);
     still_works(&there);

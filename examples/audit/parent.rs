@@ -136,7 +136,9 @@ fn kernel(
 }
 
 fn command(cli: &Cli, spec: &KernelSpec, tiers: &[Tier], bandwidth: Option<f64>) -> Result<Command, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // Without /proc (a chroot) the path is not known, but the name that we were called by may do.
+    let program = std::env::current_exe().or_else(|e| std::env::args_os().next().map(Into::into).ok_or(e))?;
+    let mut command = Command::new(program);
     let names: Vec<_> = tiers.iter().map(|t| t.name()).collect();
     command.args(["--kernel", spec.name, "--child", &names.join(",")]);
     for (flag, on) in [("--quick", cli.quick), ("--perf", cli.perf)] {
