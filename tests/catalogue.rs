@@ -1,9 +1,9 @@
 //! Every case of every kernel, on every tier, on this machine's adapter; one test each. Cases that the adapter
-//! cannot run print what is missing and are counted at the end. A case whose specialisation is not among its
+//! cannot run are counted at the end, with what they miss. A case whose specialisation is not among its
 //! tier's variants fails: `tests/shaders.rs` would never have seen it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgmarlin::audit::{Outcome, run_case};
@@ -13,6 +13,9 @@ use wgmarlin::{CATALOGUE, Gpu, Tier};
 /// Opened by the first test, so that listing needs no adapter.
 static GPU: OnceLock<Result<Gpu, String>> = OnceLock::new();
 
+/// How many cases of each kernel and tier were skipped, and why.
+static SKIPPED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+
 fn gpu() -> Result<&'static Gpu, Failed> {
     GPU.get_or_init(|| Gpu::new().map_err(|e| e.to_string())).as_ref().map_err(Failed::from)
 }
@@ -21,7 +24,6 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Software Vulkan uses all cores for one dispatch, but the reference on the CPU does not.
     arguments.test_threads.get_or_insert(2);
-    let skipped = Arc::new(AtomicUsize::new(0));
     let mut trials = Vec::new();
     for spec in CATALOGUE {
         for tier in spec.tiers.iter().map(|t| t.tier) {
@@ -31,11 +33,11 @@ fn main() {
                 }
                 let name =
                     format!("{}::{}::{number:03} {} {}", spec.name, tier.name(), case.dtype, case.label);
-                let skipped = skipped.clone();
-                trials.push(Trial::test(name.clone(), move || {
+                trials.push(Trial::test(name, move || {
                     if let Some(reason) = check(tier, &case)? {
-                        skipped.fetch_add(1, Ordering::Relaxed);
-                        println!("skipped {name}: {reason}");
+                        let why = format!("{} {}: {reason}", spec.name, tier.name());
+                        let mut skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+                        *skipped.entry(why).or_default() += 1;
                     }
                     Ok(())
                 }));
@@ -43,9 +45,13 @@ fn main() {
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
+    let skipped = SKIPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    for (why, count) in skipped.iter() {
+        println!("{count} skipped: {why}");
+    }
     if let Some(Ok(gpu)) = GPU.get() {
-        let skipped = skipped.load(Ordering::Relaxed);
-        println!("adapter {}; skipped for a missing capability: {skipped}", gpu.caps().adapter);
+        let count: usize = skipped.values().sum();
+        println!("{}: {count} cases skipped for a missing capability", gpu.caps().adapter);
     }
     conclusion.exit();
 }
