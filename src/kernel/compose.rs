@@ -4,7 +4,9 @@
 //! Directives, each alone on its line:
 //! * `//!include "common/grid.wgsl"` takes in a file of `wgsl/common/`, once, at its first mention;
 //! * `#if NAME`, `#if !NAME`, `#if NAME == value`, `#if NAME != value`, `#elif …`, `#else`, `#endif`, where `NAME`
-//!   must be among the defines.
+//!   must be among the defines;
+//! * `#for i COUNT` … `#endfor` writes its body COUNT times (a number, or a define that is one) with `{i}` replaced by 0, 1, …
+//!   Register tiles are written this way: GPU compilers put arrays that are indexed in a loop into slow memory.
 //!
 //! `enable`, `requires` and `diagnostic` lines are moved to the top, where WGSL wants them.
 
@@ -82,12 +84,11 @@ struct Block {
 impl Composer<'_> {
     fn file(&mut self, path: &'static str, source: &'static str) -> Result<()> {
         let mut blocks: Vec<Block> = Vec::new();
-        for (i, line) in source.lines().enumerate() {
-            let place = (path, i + 1);
-            let fail = |why: String| Error::Compile {
-                kernel: path.to_string(),
-                log: format!("{path}:{}: {why}", i + 1),
-            };
+        let numbered: Vec<(usize, String)> =
+            source.lines().enumerate().map(|(i, line)| (i + 1, line.to_string())).collect();
+        for (number, line) in self.unroll(path, &numbered)? {
+            let place = (path, number);
+            let fail = |why: String| failure(path, number, why);
             let word = line.trim();
             let live = blocks.last().is_none_or(|b| b.live);
             if let Some(condition) = word.strip_prefix("#if ") {
@@ -131,13 +132,58 @@ impl Composer<'_> {
                     self.head.push((word.to_string(), place));
                 }
             } else {
-                self.body.push((line.to_string(), place));
+                self.body.push((line, place));
             }
         }
         if blocks.is_empty() {
             return Ok(());
         }
         Err(Error::Compile { kernel: path.to_string(), log: format!("{path}: #if without #endif") })
+    }
+
+    /// Expands `#for` blocks, outermost first, so that inner counts and conditions may depend on outer indices.
+    fn unroll(&self, path: &str, lines: &[(usize, String)]) -> Result<Vec<(usize, String)>> {
+        let mut out = Vec::new();
+        let mut rest = lines;
+        while let Some(((number, line), tail)) = rest.split_first() {
+            let Some(head) = line.trim().strip_prefix("#for ") else {
+                if line.trim() == "#endfor" {
+                    return Err(failure(path, *number, "#endfor without #for".into()));
+                }
+                out.push((*number, line.clone()));
+                rest = tail;
+                continue;
+            };
+            let fail = |why: String| failure(path, *number, why);
+            let (name, count) =
+                head.trim().split_once(' ').ok_or_else(|| fail("#for needs a name and a count".into()))?;
+            let count = self.count(count.trim()).map_err(fail)?;
+            let mut depth = 1;
+            let end = tail.iter().position(|(_, line)| {
+                let word = line.trim();
+                depth += i32::from(word.starts_with("#for ")) - i32::from(word == "#endfor");
+                depth == 0
+            });
+            let (body, after) = tail.split_at(end.ok_or_else(|| fail("#for without #endfor".into()))?);
+            for i in 0..count {
+                let index = i.to_string();
+                let copy: Vec<_> =
+                    body.iter().map(|(n, l)| (*n, l.replace(&format!("{{{name}}}"), &index))).collect();
+                out.extend(self.unroll(path, &copy)?);
+            }
+            rest = &after[1..];
+        }
+        Ok(out)
+    }
+
+    fn count(&self, text: &str) -> Result<u32, String> {
+        if let Ok(count) = text.parse() {
+            return Ok(count);
+        }
+        match self.defines.iter().find(|(n, _)| *n == text) {
+            Some((_, Def::Num(count))) => Ok(*count),
+            _ => Err(format!("#for needs a number or a numeric define, not {text:?}")),
+        }
     }
 
     fn condition(&self, text: &str) -> Result<bool, String> {
@@ -161,6 +207,10 @@ impl Composer<'_> {
     }
 }
 
+fn failure(path: &str, line: usize, why: String) -> Error {
+    Error::Compile { kernel: path.to_string(), log: format!("{path}:{line}: {why}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +232,13 @@ mod tests {
     }
 
     #[test]
+    fn loops_unroll() {
+        let text = composed("#for i 2\n#for j SIDE\n#if FAST\nx_{i}_{j}\n#endif\n#endfor\n#endfor\n").ok();
+        let lines: Vec<String> = (0..16).map(|n| format!("x_{}_{}", n / 8, n % 8)).collect();
+        assert!(text.is_some_and(|t| t.ends_with(&(lines.join("\n") + "\n"))));
+    }
+
+    #[test]
     fn errors_name_file_and_line() {
         for (source, want) in [
             ("a\n#if NOPE\n#endif", "test.wgsl:2: unknown name \"NOPE\""),
@@ -191,6 +248,9 @@ mod tests {
             ("#if T\n#endif", "not a flag"),
             ("#define X", "unknown directive"),
             ("#if FAST\n#else\n#else\n#endif", "#else without #if"),
+            ("#for i 2", "test.wgsl:1: #for without #endfor"),
+            ("#endfor", "#endfor without #for"),
+            ("#for i T\n#endfor", "not \"T\""),
         ] {
             let error = composed(source).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(error.contains(want), "{source:?}: {error}");

@@ -32,9 +32,39 @@ pub(super) struct Request {
 #[derive(Clone, Copy)]
 pub(super) struct Traits {
     pub format: Format,
-    /// K is a multiple of 8: rows of activations start on 16-byte boundaries.
-    pub aligned: bool,
+    pub rows: Rows,
+    /// A packet of codes spans two groups.
     pub split_packet: bool,
+}
+
+/// How rows of activations are loaded; see `wgsl/common/rows.wgsl`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// K is a multiple of 64: of every packet and step.
+    Exact,
+    /// K is a multiple of 8: rows start on 16-byte boundaries.
+    Padded,
+    Ragged,
+}
+
+impl Rows {
+    pub const ALL: [Rows; 3] = [Rows::Exact, Rows::Padded, Rows::Ragged];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Rows::Exact => "exact",
+            Rows::Padded => "padded",
+            Rows::Ragged => "ragged",
+        }
+    }
+
+    fn of(k: usize) -> Rows {
+        match k {
+            k if k.is_multiple_of(64) => Rows::Exact,
+            k if k.is_multiple_of(8) => Rows::Padded,
+            _ => Rows::Ragged,
+        }
+    }
 }
 
 /// The specialisation for a tier, or why the tier does not serve.
@@ -44,11 +74,8 @@ pub(super) fn variant(
     request: &Request,
     weight: &Weight,
 ) -> Result<(Defines, Needs), String> {
-    let traits = Traits {
-        format: weight.format(),
-        aligned: weight.k().is_multiple_of(8),
-        split_packet: weight.split_packet(),
-    };
+    let traits =
+        Traits { format: weight.format(), rows: Rows::of(weight.k()), split_packet: weight.split_packet() };
     let Request { spec, m, n, a, out, pair } = *request;
     if spec.name.ends_with("gemv") {
         if m > MAX_GEMV_ROWS {

@@ -1,5 +1,5 @@
 use super::cases;
-use super::plan::Traits;
+use super::plan::{Rows, Traits};
 use crate::format::Format;
 use crate::kernel::{
     Access, Binding, Def, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
@@ -107,8 +107,7 @@ fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Vec<(&'static str, De
     defines![
         WEIGHT = Def::Word(traits.format.name()),
         QUANTISED = Def::Flag(traits.format.is_quantised()),
-        SPLIT_PACKET = Def::Flag(traits.split_packet),
-        ALIGNED = Def::Flag(traits.aligned),
+        ROWS = Def::Word(traits.rows.name()),
         TA = Def::Type(a.wgsl()),
         TO = Def::Type(out.wgsl()),
         NEEDS_F16 = Def::Flag(needs_f16((a, out))),
@@ -134,6 +133,8 @@ pub(super) fn gemv_variant(tier: Tier, traits: Traits, dtypes: DTypes, rows: u32
         TEAMS = Def::Num(if subgroup { TEAMS } else { 1 }),
         COLUMNS = Def::Num(2),
         ROWS_A = Def::Num(rows),
+        SPANS = Def::Num(if traits.split_packet { 2 } else { 1 }),
+        SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / if traits.split_packet { 2 } else { 1 }),
     ]);
     let workgroup_storage = if subgroup { 0 } else { threads * 4 };
     let f16 = needs_f16(dtypes);
@@ -195,6 +196,10 @@ pub(super) fn coop_variant(
     pair: bool,
     vector_tiles: bool,
 ) -> Variant {
+    // A thread's share of a step of w, in pieces of at most a packet, in spans of at most a group.
+    let w_share = tile.n() as u32 * tile.k / tile.threads();
+    let w_each = w_share.min(packet(traits.format));
+    let span = if traits.split_packet { w_each.min(16) } else { w_each };
     let mut defines = common(traits, (DType::F16, out), pair);
     defines.extend(defines![
         SIDE = Def::Num(tile.side),
@@ -205,6 +210,12 @@ pub(super) fn coop_variant(
         FRAG_N = Def::Num(tile.frags.1),
         TILE_K = Def::Num(tile.k),
         VECTOR_TILES = Def::Flag(vector_tiles),
+        A_ITEMS = Def::Num(tile.m() as u32 * tile.k / 8 / tile.threads()),
+        W_ITEMS = Def::Num(w_share / w_each),
+        W_EACH = Def::Num(w_each),
+        SPANS = Def::Num(w_each / span),
+        SPAN = Def::Num(span),
+        SPAN_CHUNKS = Def::Num(span / 8),
     ]);
     let needs = Needs {
         f16: true,
@@ -216,14 +227,23 @@ pub(super) fn coop_variant(
     Variant { defines, needs }
 }
 
+/// Elements that one thread loads at once: PACKET of `wgsl/common/weight.wgsl`.
+pub(super) const fn packet(format: Format) -> u32 {
+    match format {
+        Format::F32 | Format::F16 | Format::Bf16 => 8,
+        Format::Int8 => 16,
+        Format::Fp4 | Format::Int4 | Format::Int4Zero => 32,
+    }
+}
+
 fn traits(formats: &[Format]) -> Vec<Traits> {
     let mut all = Vec::new();
     for &format in formats {
-        for aligned in [true, false] {
-            all.push(Traits { format, aligned, split_packet: false });
-            // Groups of 16 divide K, so such rows are aligned.
-            if aligned && format.bits() == 4 {
-                all.push(Traits { format, aligned, split_packet: true });
+        for rows in Rows::ALL {
+            all.push(Traits { format, rows, split_packet: false });
+            // Groups of 16 divide K, so such rows are not ragged.
+            if rows != Rows::Ragged && format.bits() == 4 {
+                all.push(Traits { format, rows, split_packet: true });
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::spec::packet;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::format::{Format, PackedMatrix};
@@ -108,16 +109,9 @@ impl Weight {
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
     }
-    /// Elements that one thread loads at once: PACKET of `wgsl/common/weight.wgsl`.
-    pub(crate) fn packet(&self) -> usize {
-        match self.format.bits() {
-            32 | 16 => 8,
-            bits => 128 / bits,
-        }
-    }
     /// Packets from one row to the next.
     pub(crate) fn packets(&self) -> usize {
-        self.row_words * 32 / self.format.bits() / self.packet()
+        self.row_words * 32 / self.format.bits() / packet(self.format) as usize
     }
     /// log2 of the group; 31 for one group a row.
     pub(crate) fn group_shift(&self) -> u32 {
@@ -128,7 +122,7 @@ impl Weight {
     }
     /// Whether a packet spans two groups.
     pub(crate) fn split_packet(&self) -> bool {
-        self.format.is_quantised() && self.group < self.packet() && self.group < self.k
+        self.format.is_quantised() && self.group < packet(self.format) as usize && self.group < self.k
     }
     pub(crate) fn check_device(&self, kernel: &'static str, what: &str, gpu: &Gpu) -> Result<()> {
         self.parts.iter().try_for_each(|p| p.words.check_device(kernel, what, gpu))

@@ -14,10 +14,10 @@ struct Params {
     activation: u32,
 }
 var<immediate> params: Params;
-#if ALIGNED
-@group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;
-#else
+#if ROWS == ragged
 @group(0) @binding(0) var<storage, read> a: array<TA>;
+#else
+@group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;
 #endif
 @group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<u32>;

@@ -24,16 +24,8 @@ const TILE_M = GRID_M * FRAG_M * SIDE;
 const TILE_N = GRID_N * FRAG_N * SIDE;
 const STRIDE = TILE_K + 8u; // halves from one tile row to the next
 const SUBGROUPS = GRID_M * GRID_N;
-// What a thread fetches per step: A_ITEMS times eight activations, W_ITEMS times W_EACH weights of one packet.
-const A_ITEMS = TILE_M * TILE_K / 8u / THREADS;
-const W_EACH = min(PACKET, TILE_N * TILE_K / THREADS);
-const W_ITEMS = TILE_N * TILE_K / THREADS / W_EACH;
-#if SPLIT_PACKET
-const SPAN = min(W_EACH, 16u); // weights that share a scale
-#else
-const SPAN = W_EACH;
-#endif
-const SPANS = W_ITEMS * W_EACH / SPAN;
+// A thread fetches A_ITEMS times eight activations and W_ITEMS times W_EACH weights (of one packet) per step; SPAN of these
+// share a scale.
 
 // Metal's loads want scalar arrays; elsewhere vectors make the stores wide.
 #if VECTOR_TILES
@@ -51,13 +43,6 @@ const OUTPUTS = 2u; // sums that make one output
 #else
 const OUTPUTS = 1u;
 #endif
-
-struct Fetched {
-    a: array<RawEight, A_ITEMS>,
-    w: array<Packet, W_ITEMS>,
-    scale: array<f32, SPANS>,
-    zero: array<f32, SPANS>,
-}
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -81,110 +66,135 @@ fn main(
     let frag_m = (subgroup / GRID_N) * FRAG_M * SIDE;
     let frag_n = (subgroup % GRID_N) * FRAG_N * SIDE;
 
-    var sum: array<MatC, FRAG_M * FRAG_N>;
-    for (var i = 0u; i < FRAG_M * FRAG_N; i++) { sum[i] = MatC(); }
-    var fetched: Fetched;
-    fetch(0u, m0, n0, thread, &fetched);
+#for i FRAG_M
+#for j FRAG_N
+    var sum_{i}_{j} = MatC();
+#endfor
+#endfor
+    // What this thread moves each step: where it comes from, where it goes.
+#for t A_ITEMS
+    let a_item_{t} = {t}u * THREADS + thread;
+    let a_row_{t} = min(m0 + a_item_{t} / (TILE_K / 8u), params.m - 1u);
+    let a_k_{t} = a_item_{t} % (TILE_K / 8u) * 8u;
+    let a_to_{t} = a_item_{t} / (TILE_K / 8u) * STRIDE + a_k_{t};
+    var a_{t} = load_eight(a_row_{t}, a_k_{t});
+#endfor
+#for t W_ITEMS
+    let w_item_{t} = {t}u * THREADS + thread;
+    let w_row_{t} = min(n0 + w_item_{t} / (TILE_K / W_EACH), params.n - 1u);
+    let w_k_{t} = w_item_{t} % (TILE_K / W_EACH) * W_EACH;
+    let w_to_{t} = w_item_{t} / (TILE_K / W_EACH) * STRIDE + w_k_{t};
+    var w_{t} = fetch_packet(w_row_{t}, w_k_{t});
+#for s SPANS
+    var affine_{t}_{s} = fetch_affine(w_row_{t}, w_k_{t} + {s}u * SPAN);
+#endfor
+#endfor
     for (var k0 = 0u; k0 < params.k; k0 += TILE_K) {
         workgroupBarrier();
-        place(thread, &fetched);
+#for t A_ITEMS
+        put_a(a_to_{t}, widen(a_{t}));
+#endfor
+#for t W_ITEMS
+#for s SPANS
+#for h SPAN_CHUNKS
+        put_w(
+            w_to_{t} + {s}u * SPAN + {h}u * 8u,
+            decode(w_{t}, (w_k_{t} % PACKET + {s}u * SPAN) / 8u + {h}u),
+            affine_{t}_{s},
+        );
+#endfor
+#endfor
+#endfor
         workgroupBarrier();
-        fetch(k0 + TILE_K, m0, n0, thread, &fetched);
+        // The next step's loads; past the end of K they repeat the last ones.
+#for t A_ITEMS
+        a_{t} = load_eight(a_row_{t}, k0 + TILE_K + a_k_{t});
+#endfor
+#for t W_ITEMS
+        w_{t} = fetch_packet(w_row_{t}, k0 + TILE_K + w_k_{t});
+#for s SPANS
+        affine_{t}_{s} = fetch_affine(w_row_{t}, k0 + TILE_K + w_k_{t} + {s}u * SPAN);
+#endfor
+#endfor
         for (var k = 0u; k < TILE_K; k += SIDE) {
-            var b: array<MatB, FRAG_N>;
-            for (var j = 0u; j < FRAG_N; j++) {
-                let at = ((frag_n + j * SIDE) * STRIDE + k) / UNIT;
-                b[j] = coopLoad<MatB>(&tile_w[at], STRIDE / UNIT);
-            }
-            for (var i = 0u; i < FRAG_M; i++) {
-                let at = ((frag_m + i * SIDE) * STRIDE + k) / UNIT;
-                let x = coopLoadT<MatA>(&tile_a[at], STRIDE / UNIT);
-                for (var j = 0u; j < FRAG_N; j++) {
-                    sum[i * FRAG_N + j] = coopMultiplyAdd(x, b[j], sum[i * FRAG_N + j]);
-                }
-            }
+#for j FRAG_N
+            let at_b_{j} = ((frag_n + {j}u * SIDE) * STRIDE + k) / UNIT;
+            let b_{j} = coopLoad<MatB>(&tile_w[at_b_{j}], STRIDE / UNIT);
+#endfor
+#for i FRAG_M
+            let at_a_{i} = ((frag_m + {i}u * SIDE) * STRIDE + k) / UNIT;
+            let a_mat_{i} = coopLoadT<MatA>(&tile_a[at_a_{i}], STRIDE / UNIT);
+#for j FRAG_N
+            sum_{i}_{j} = coopMultiplyAdd(a_mat_{i}, b_{j}, sum_{i}_{j});
+#endfor
+#endfor
         }
     }
     // Matrices have no element access, so each passes through this subgroup's scratch on its way to the epilogue.
     let mine = subgroup * SIDE * SIDE;
-    for (var i = 0u; i < FRAG_M; i++) {
-        for (var j = 0u; j < FRAG_N; j++) {
-            workgroupBarrier();
-            coopStoreT(sum[i * FRAG_N + j], &scratch[mine], SIDE);
-            workgroupBarrier();
-            for (var e = lane * OUTPUTS; e < SIDE * SIDE; e += lanes * OUTPUTS) {
-                let m = m0 + frag_m + i * SIDE + e / SIDE;
-                let n = n0 + frag_n + j * SIDE + e % SIDE;
-                if m < params.m && n < params.n {
+#for i FRAG_M
+#for j FRAG_N
+    workgroupBarrier();
+    coopStoreT(sum_{i}_{j}, &scratch[mine], SIDE);
+    workgroupBarrier();
+    flush(mine, m0 + frag_m + {i}u * SIDE, n0 + frag_n + {j}u * SIDE, lane, lanes);
+#endfor
+#endfor
+}
+
+// Stores one matrix of sums from the scratch.
+fn flush(from_scratch: u32, m0: u32, n0: u32, lane: u32, lanes: u32) {
+    for (var e = lane * OUTPUTS; e < SIDE * SIDE; e += lanes * OUTPUTS) {
+        let m = m0 + e / SIDE;
+        let n = n0 + e % SIDE;
+        if m < params.m && n < params.n {
 #if PAIR
-                    finish_pair(scratch[mine + e], scratch[mine + e + 1u], m, n);
+            finish_pair(scratch[from_scratch + e], scratch[from_scratch + e + 1u], m, n);
 #else
-                    finish(scratch[mine + e], m, n);
+            finish(scratch[from_scratch + e], m, n);
 #endif
-                }
-            }
         }
     }
 }
 
-// Loads this thread's share of the step that begins at column `k0`; past the end of K the activations are zero and
-// the weights whatever the last packet holds.
-fn fetch(k0: u32, m0: u32, n0: u32, thread: u32, to: ptr<function, Fetched>) {
-    for (var i = 0u; i < A_ITEMS; i++) {
-        let item = i * THREADS + thread;
-        let row = min(m0 + item / (TILE_K / 8u), params.m - 1u);
-        (*to).a[i] = load_eight(row, k0 + item % (TILE_K / 8u) * 8u);
-    }
-    for (var i = 0u; i < W_ITEMS; i++) {
-        let item = i * THREADS + thread;
-        let row = min(n0 + item / (TILE_K / W_EACH), params.n - 1u);
-        let k = k0 + item % (TILE_K / W_EACH) * W_EACH;
-        (*to).w[i] = load_packet(row, min(k / PACKET, params.packets - 1u));
-        for (var s = 0u; s < W_EACH / SPAN; s++) {
-            let group = min((k + s * SPAN) >> params.group_shift, max(params.groups, 1u) - 1u);
-            (*to).scale[i * (W_EACH / SPAN) + s] = load_scale(row, group);
-            (*to).zero[i * (W_EACH / SPAN) + s] = load_zero(row, group);
-        }
-    }
+fn fetch_packet(row: u32, k: u32) -> Packet {
+    return load_packet(row, min(k / PACKET, params.packets - 1u));
 }
 
-// Puts a fetched step into the tiles.
-fn place(thread: u32, from_memory: ptr<function, Fetched>) {
-    for (var i = 0u; i < A_ITEMS; i++) {
-        let item = i * THREADS + thread;
-        let at = item / (TILE_K / 8u) * STRIDE + item % (TILE_K / 8u) * 8u;
-        let x = widen((*from_memory).a[i]);
+// Scale and offset that turn codes into weights: w = code · x + y.
+fn fetch_affine(row: u32, k: u32) -> vec2<f32> {
+    let group = min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+    let scale = load_scale(row, group);
+    return vec2<f32>(scale * CODE_UNIT, -scale * load_zero(row, group));
+}
+
+fn put_a(at: u32, x: Eight) {
 #if VECTOR_TILES
-        tile_a[at / 4u] = vec4<f16>(x.lo);
-        tile_a[at / 4u + 1u] = vec4<f16>(x.hi);
+    tile_a[at / 4u] = vec4<f16>(x.lo);
+    tile_a[at / 4u + 1u] = vec4<f16>(x.hi);
 #else
-        for (var e = 0u; e < 4u; e++) {
-            tile_a[at + e] = f16(x.lo[e]);
-            tile_a[at + 4u + e] = f16(x.hi[e]);
-        }
+#for e 4
+    tile_a[at + {e}u] = f16(x.lo[{e}]);
+    tile_a[at + 4u + {e}u] = f16(x.hi[{e}]);
+#endfor
 #endif
-    }
-    for (var i = 0u; i < W_ITEMS; i++) {
-        let item = i * THREADS + thread;
-        let column = item % (TILE_K / W_EACH) * W_EACH;
-        let first = item / (TILE_K / W_EACH) * STRIDE + column;
-        for (var c = 0u; c < W_EACH / 8u; c++) {
-            let span = i * (W_EACH / SPAN) + c * 8u / SPAN;
-            let scale = (*from_memory).scale[span] * CODE_UNIT;
-            let offset = -(*from_memory).scale[span] * (*from_memory).zero[span];
-            let v = decode((*from_memory).w[i], (column % PACKET) / 8u + c);
-            let lo = fma(v.lo, vec4<f32>(scale), vec4<f32>(offset));
-            let hi = fma(v.hi, vec4<f32>(scale), vec4<f32>(offset));
-            let at = first + c * 8u;
+}
+
+fn put_w(at: u32, codes: Eight, affine: vec2<f32>) {
+#if QUANTISED
+    let lo = fma(codes.lo, vec4<f32>(affine.x), vec4<f32>(affine.y));
+    let hi = fma(codes.hi, vec4<f32>(affine.x), vec4<f32>(affine.y));
+#else
+    let lo = codes.lo;
+    let hi = codes.hi;
+#endif
 #if VECTOR_TILES
-            tile_w[at / 4u] = vec4<f16>(lo);
-            tile_w[at / 4u + 1u] = vec4<f16>(hi);
+    tile_w[at / 4u] = vec4<f16>(lo);
+    tile_w[at / 4u + 1u] = vec4<f16>(hi);
 #else
-            for (var e = 0u; e < 4u; e++) {
-                tile_w[at + e] = f16(lo[e]);
-                tile_w[at + 4u + e] = f16(hi[e]);
-            }
+#for e 4
+    tile_w[at + {e}u] = f16(lo[{e}]);
+    tile_w[at + 4u + {e}u] = f16(hi[{e}]);
+#endfor
 #endif
-        }
-    }
 }

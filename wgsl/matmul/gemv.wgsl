@@ -12,12 +12,6 @@ enable f16;
 //!include "common/linear.wgsl"
 //!include "common/rows.wgsl"
 
-// Chunks of 8 that share a scale within one packet.
-#if SPLIT_PACKET
-const SPAN = 2u;
-#else
-const SPAN = CHUNKS;
-#endif
 #if !SUBGROUP
 var<workgroup> partial: array<f32, THREADS>;
 #endif
@@ -37,60 +31,75 @@ fn main(place: Place) {
 }
 
 fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
-    var sum: array<array<f32, ROWS_A>, COLUMNS>;
-    var rows: array<u32, COLUMNS>;
-    for (var c = 0u; c < COLUMNS; c++) {
-        rows[c] = min(first + c, params.n - 1u); // past the end: computed, not stored
-        for (var m = 0u; m < ROWS_A; m++) { sum[c][m] = 0.0; }
-    }
+#for c COLUMNS
+    let row_{c} = min(first + {c}u, params.n - 1u); // past the end: computed, not stored
+#for m ROWS_A
+    var sum_{c}_{m} = 0.0;
+#endfor
+#endfor
     for (var packet = member; packet < params.packets; packet += members) {
-        var loaded: array<Packet, COLUMNS>;
-        for (var c = 0u; c < COLUMNS; c++) { loaded[c] = load_packet(rows[c], packet); }
-        for (var span = 0u; span < CHUNKS; span += SPAN) {
-            let k0 = packet * PACKET + span * 8u;
-            var part: array<array<f32, ROWS_A>, COLUMNS>;
-            var total: array<f32, ROWS_A>;
-            for (var m = 0u; m < ROWS_A; m++) {
-                total[m] = 0.0;
-                for (var c = 0u; c < COLUMNS; c++) { part[c][m] = 0.0; }
-            }
-            for (var chunk = 0u; chunk < SPAN; chunk++) {
-                var x: array<Eight, ROWS_A>;
-                for (var m = 0u; m < ROWS_A; m++) {
-                    x[m] = widen(load_eight(min(m, params.m - 1u), k0 + chunk * 8u));
-                    if OFFSET_CODES { total[m] += dot(x[m].lo + x[m].hi, vec4<f32>(1.0)); }
-                }
-                for (var c = 0u; c < COLUMNS; c++) {
-                    let v = decode(loaded[c], span + chunk);
-                    for (var m = 0u; m < ROWS_A; m++) {
-                        part[c][m] += dot(v.lo, x[m].lo) + dot(v.hi, x[m].hi);
-                    }
-                }
-            }
-            let scale_group = min(k0 >> params.group_shift, max(params.groups, 1u) - 1u);
-            for (var c = 0u; c < COLUMNS; c++) {
-                let scale = load_scale(rows[c], scale_group);
-                let zero = load_zero(rows[c], scale_group);
-                for (var m = 0u; m < ROWS_A; m++) {
-                    sum[c][m] += scale * (part[c][m] * CODE_UNIT - zero * total[m]);
-                }
-            }
+#for c COLUMNS
+        let packet_{c} = load_packet(row_{c}, packet);
+#endfor
+#for s SPANS
+        {
+            // CHUNKS / SPANS chunks of 8 that share a scale.
+            let k0 = packet * PACKET + {s}u * (PACKET / SPANS);
+            let group = min(k0 >> params.group_shift, max(params.groups, 1u) - 1u);
+#for m ROWS_A
+            var total_{m} = 0.0;
+#for c COLUMNS
+            var part_{c}_{m} = 0.0;
+#endfor
+#endfor
+#for h SPAN_CHUNKS
+#for m ROWS_A
+            let x_{h}_{m} = widen(load_eight(min({m}u, params.m - 1u), k0 + {h}u * 8u));
+            if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
+#endfor
+#for c COLUMNS
+            let v_{h}_{c} = decode(packet_{c}, {s}u * SPAN_CHUNKS + {h}u);
+#for m ROWS_A
+            part_{c}_{m} = dot_eight(v_{h}_{c}, x_{h}_{m}, part_{c}_{m});
+#endfor
+#endfor
+#endfor
+#for c COLUMNS
+            let scale_{c} = load_scale(row_{c}, group);
+            let zero_{c} = load_zero(row_{c}, group);
+#for m ROWS_A
+            sum_{c}_{m} += scale_{c} * (part_{c}_{m} * CODE_UNIT - zero_{c} * total_{m});
+#endfor
+#endfor
         }
+#endfor
     }
-    for (var m = 0u; m < ROWS_A; m++) {
+    // Sums of the team, and the epilogue by its first member.
+#for m ROWS_A
+#for c COLUMNS
+    let all_{c}_{m} = team_sum(sum_{c}_{m}, lane);
+#endfor
+    if member == 0u && {m}u < params.m {
 #if PAIR
-        for (var c = 0u; c < COLUMNS; c += 2u) {
-            let gate = team_sum(sum[c][m], lane);
-            let up = team_sum(sum[c + 1u][m], lane);
-            if member == 0u && m < params.m && first + c < params.n { finish_pair(gate, up, m, first + c); }
-        }
+        if first < params.n { finish_pair(all_0_{m}, all_1_{m}, {m}u, first); }
 #else
-        for (var c = 0u; c < COLUMNS; c++) {
-            let all = team_sum(sum[c][m], lane);
-            if member == 0u && m < params.m && first + c < params.n { finish(all, m, first + c); }
-        }
+#for c COLUMNS
+        if first + {c}u < params.n { finish(all_{c}_{m}, {m}u, first + {c}u); }
+#endfor
 #endif
     }
+#endfor
+}
+
+fn sum_eight(x: Eight) -> f32 {
+    let s = x.lo + x.hi;
+    return (s.x + s.y) + (s.z + s.w);
+}
+
+// A chain of multiply-adds; dot() would start with a product and end with an addition.
+fn dot_eight(v: Eight, x: Eight, sum: f32) -> f32 {
+    let low = fma(v.lo.w, x.lo.w, fma(v.lo.z, x.lo.z, fma(v.lo.y, x.lo.y, fma(v.lo.x, x.lo.x, sum))));
+    return fma(v.hi.w, x.hi.w, fma(v.hi.z, x.hi.z, fma(v.hi.y, x.hi.y, fma(v.hi.x, x.hi.x, low))));
 }
 
 fn team_sum(value: f32, lane: Lane) -> f32 {
