@@ -16,7 +16,14 @@ skip() {
 [ "$(id -u)" -eq 0 ] || skip "they need root for a chroot"
 root="${WGMARLIN_COOP_ROOT:-/var/tmp/wgmarlin-sid}"
 manifest="$root/usr/share/vulkan/icd.d"
-if [ ! -e "$root/.complete" ] && ! chroot "$root" /bin/true 2>/dev/null; then
+# debootstrap removes its folder last, so a tree that still has it was interrupted.
+complete() { [ ! -e "$root/debootstrap" ] && compgen -G "$manifest/lvp_icd*.json" >/dev/null; }
+mkdir -p "$(dirname "$root")"
+if command -v flock >/dev/null; then
+    exec 9>"$root.lock"
+    flock 9
+fi
+if ! complete; then
     if ! command -v debootstrap >/dev/null; then
         { apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap; } >/dev/null 2>&1 \
             || skip "debootstrap cannot be installed"
@@ -26,9 +33,9 @@ if [ ! -e "$root/.complete" ] && ! chroot "$root" /bin/true 2>/dev/null; then
     debootstrap --variant=minbase --include=mesa-vulkan-drivers,libvulkan1 sid "$root" \
         "${WGMARLIN_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$root.log" 2>&1 \
         || skip "debootstrap failed: $(tail -n 1 "$root.log")"
+    complete || skip "no lavapipe in $root"
 fi
-lavapipe=$(compgen -G "$manifest/lvp_icd*.json" | head -n 1) || skip "no lavapipe in $root"
-touch "$root/.complete"
+lavapipe=$(compgen -G "$manifest/lvp_icd*.json" | head -n 1)
 
 # Cargo names the binaries in its messages.
 binaries=$(cargo test --release --no-run --test catalogue --message-format=json 2>/dev/null \
