@@ -36,7 +36,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
-	RUSTFLAGS="$${RUSTFLAGS:-}" cargo check --release --no-default-features
+	cargo check --release --no-default-features
 
 ## make bench      times the real shapes of every kernel; ARGS="-- qgemv" filters
 bench: setup

@@ -89,7 +89,7 @@ fn disabled_capabilities_are_not_used() {
     still_works(&gpu);
     let halves = |shape: &[usize]| gpu.alloc(DType::F16, shape).expect("memory needs no f16");
     let (x, weight, out) = (halves(&[1, 8]), halves(&[8]), halves(&[1, 8]));
-    let error = norm(&gpu, &x, None, &weight, &out, 0.0).err().expect("f16 is off");
+    let error = norm(&gpu, &x, None, &weight, &out, 0.0).expect_err("f16 is off");
     assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains("rms_norm") && text.contains("f16") && text.contains("disabled"), "{text}");
@@ -148,7 +148,7 @@ fn tensors_of_another_device_are_refused() {
     let (here, there) = (gpu(), gpu());
     let make = |gpu: &Gpu, shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
     let (weight, out) = (make(&here, &[8]), make(&here, &[2, 8]));
-    let error = norm(&here, &make(&there, &[2, 8]), None, &weight, &out, 0.0).err().expect("foreign");
+    let error = norm(&here, &make(&there, &[2, 8]), None, &weight, &out, 0.0).expect_err("foreign");
     assert!(matches!(&error, Error::ForeignTensor { kernel: "rms_norm", what } if what == "x"), "{error}");
     assert!(matches!(here.read::<f32>(&make(&there, &[8])), Err(Error::ForeignTensor { .. })));
     still_works(&here);
@@ -161,7 +161,7 @@ fn running_out_of_memory_is_survivable() {
     let caps = gpu.caps();
     let over = (caps.max_buffer.min(caps.max_binding) / 4 + 16) as usize;
     for shape in [&[over][..], &[usize::MAX, 2], &[1 << 40, 1 << 40]] {
-        let error = gpu.alloc(DType::F32, shape).err().expect("over the limit");
+        let error = gpu.alloc(DType::F32, shape).expect_err("over the limit");
         assert!(matches!(error, Error::Limit { .. }), "{shape:?}: {error}");
     }
     // Unused memory costs a software adapter nothing, so that this ends by the driver's refusal or by the count.

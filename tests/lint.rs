@@ -48,7 +48,7 @@ fn none(what: &str, found: Vec<String>) {
 
 /// `bitcast` between u32 and f16 vectors swaps nothing on one backend and everything on another.
 fn has_f16_bitcast(line: &str) -> bool {
-    let bitcast = line.match_indices("bitcast").any(|(at, _)| {
+    line.match_indices("bitcast").any(|(at, _)| {
         let rest = line[at + 7..].trim_start();
         let target = rest.strip_prefix('<').unwrap_or_default();
         // To a half vector, to an alias that may be one, or of something that is one.
@@ -58,21 +58,19 @@ fn has_f16_bitcast(line: &str) -> bool {
             || target.starts_with("vec4h")
             || target.starts_with("f16")
             || rest.contains("f16")
-    });
-    bitcast
+    })
 }
 
 /// The index of a `coopStore` must be a literal, a parameter or a plain `let`: naga drops expressions.
 fn bad_coop_store(line: &str) -> bool {
-    let stores = line.match_indices("coopStore").any(|(at, _)| {
+    line.match_indices("coopStore").any(|(at, _)| {
         let arguments = &line[at..];
         let Some(open) = arguments.find("&") else { return !arguments.contains("fn ") };
         let pointer = &arguments[open..];
         let Some(start) = pointer.find('[') else { return false };
         let index = pointer[start + 1..].split(']').next().unwrap_or_default().trim();
         !index.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    });
-    stores
+    })
 }
 
 #[test]
