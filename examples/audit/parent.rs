@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use wgmarlin::audit::{
-    Ended, INVENTORY, Message, Row, Stage, State, Step, copy_bandwidth, inventory, inventory_table,
-    supervise, table,
+    Ended, Message, Row, Stage, State, Step, copy_bandwidth, inventory, inventory_table, supervise, table,
 };
 use wgmarlin::{CATALOGUE, Capability, Caps, Gpu, KernelSpec, Tier};
 
@@ -39,10 +38,10 @@ pub fn audit(cli: &Cli) -> Result<bool, Failure> {
     let entries = if cli.inventory { inventory(CATALOGUE, &rows) } else { Vec::new() };
     if cli.inventory {
         println!("{}\n", inventory_table(&entries));
-        let absent = entries.iter().filter(|e| e.note.starts_with("needs")).count();
-        let partial = entries.iter().filter(|e| e.note.starts_with("partial")).count();
-        let whole = INVENTORY.len() - absent - partial;
-        println!("{} files: {whole} replaced, {partial} in part, {absent} absent", INVENTORY.len());
+        let whole = entries.iter().filter(|e| e.whole()).count();
+        let part = entries.iter().filter(|e| e.in_part()).count();
+        let absent = entries.len() - whole - part;
+        println!("{} files: {whole} replaced, {part} in part, {absent} absent", entries.len());
     }
     let count = |wanted: &dyn Fn(State) -> bool| rows.iter().filter(|row| wanted(row.state)).count();
     let failed = count(&State::is_failure);
@@ -60,7 +59,7 @@ pub fn audit(cli: &Cli) -> Result<bool, Failure> {
     if let Some(path) = &cli.json {
         let files: Vec<_> = entries
             .iter()
-            .map(|e| json!({ "file": e.file.name, "kernels": e.kernels, "state": e.state.to_string(), "note": e.note }))
+            .map(|e| json!({ "file": e.file.name, "kernels": e.kernels, "state": e.state_text(), "note": e.note() }))
             .collect();
         let report = json!({
             "adapter": { "name": caps.adapter, "backend": caps.backend.to_string(), "driver": caps.driver },
@@ -136,7 +135,9 @@ fn kernel(
 }
 
 fn command(cli: &Cli, spec: &KernelSpec, tiers: &[Tier], bandwidth: Option<f64>) -> Result<Command, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
+    // Without /proc (a chroot) the path is not known, but the name that we were called by may do.
+    let program = std::env::current_exe().or_else(|e| std::env::args_os().next().map(Into::into).ok_or(e))?;
+    let mut command = Command::new(program);
     let names: Vec<_> = tiers.iter().map(|t| t.name()).collect();
     command.args(["--kernel", spec.name, "--child", &names.join(",")]);
     for (flag, on) in [("--quick", cli.quick), ("--perf", cli.perf)] {

@@ -33,6 +33,11 @@ pub(crate) fn run_noting(
     case: &Case,
     loaded: &mut dyn FnMut(Specialisation),
 ) -> Result<Outcome> {
+    // Told before the operands are made: there are many such cases.
+    if let Some(capability) = tier.and_then(Tier::needs).filter(|c| !gpu.caps().has(*c)) {
+        let why = gpu.caps().why_missing(capability);
+        return Ok(Outcome::Skipped(format!("needs {}: {why}", capability.name())));
+    }
     let ran = (case.prepare)(gpu, 1).and_then(|prepared| {
         load(gpu, tier, &prepared)?.into_iter().for_each(loaded);
         gpu.run(|recorder: &mut Recorder<'_, '_>| {

@@ -47,9 +47,35 @@ pub struct Entry {
     pub file: &'static UpstreamFile,
     /// Kernels of the catalogue that serve it.
     pub kernels: Vec<&'static str>,
-    /// Of what is there; the note says what is not.
+    /// Of what is there.
     pub state: Service,
-    pub note: String,
+    /// What is not there yet.
+    pub missing: Vec<String>,
+}
+
+impl Entry {
+    /// Whether some, but not all, of what the file asks for is there.
+    pub fn in_part(&self) -> bool {
+        !self.missing.is_empty() && self.missing.len() < self.file.needs.len()
+    }
+
+    /// Whether all of it is.
+    pub fn whole(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// The state as tables show it, never more than is there.
+    pub fn state_text(&self) -> String {
+        format!("{}{}", self.state, if self.in_part() { ", in part" } else { "" })
+    }
+
+    pub fn note(&self) -> String {
+        match self.missing.join(", ") {
+            none if none.is_empty() => none,
+            list if self.in_part() => format!("partial: no {list}"),
+            list => format!("needs {list}"),
+        }
+    }
 }
 
 macro_rules! files {
@@ -73,7 +99,7 @@ pub static INVENTORY: &[UpstreamFile] = files! {
     "diff_attention" 3: "attention_diff" "";
     "flash_attention" 5: "attention" "", "attention" "fp4", "attention" "int4";
     "flash_attention_v2" 7: "attention" "", "attention_decode" "", "attention" "e4m3";
-    "gemm_epilogue" 3: "qgemm" "fp4 bias", "qgemm" "fp4 gelu", "qgemm" "fp4 silu";
+    "gemm_epilogue" 3: "qgemm" "fp4 bias", "qgemm" "fp4 gelutanh", "qgemm" "fp4 silu";
     "gemm_fp4_optimized" 4: "qgemm" "fp4", "qgemv" "fp4";
     "hadamard" 7: "hadamard" "";
     "kernels_autotune" 13: "qgemm" "fp4";
@@ -119,12 +145,7 @@ pub fn inventory(catalogue: &[&'static KernelSpec], rows: &[Row]) -> Vec<Entry> 
         } else {
             serving.iter().map(|spec| service(spec.name, rows)).min().unwrap_or(Service::Absent)
         };
-        let note = match (missing.len(), file.needs.len()) {
-            (0, _) => String::new(),
-            (all, needs) if all == needs => format!("needs {}", missing.join(", ")),
-            _ => format!("partial: no {}", missing.join(", ")),
-        };
-        Entry { file, kernels: serving.iter().map(|spec| spec.name).collect(), state, note }
+        Entry { file, kernels: serving.iter().map(|spec| spec.name).collect(), state, missing }
     };
     INVENTORY.iter().map(entry).collect()
 }

@@ -181,8 +181,8 @@ pub fn inventory_table(entries: &[Entry]) -> String {
             entry.file.name.to_string(),
             entry.file.entry_points.to_string(),
             entry.kernels.join(", "),
-            entry.state.to_string(),
-            entry.note.clone(),
+            entry.state_text(),
+            entry.note(),
         ]);
     }
     table.trim_fmt()

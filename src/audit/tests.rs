@@ -25,7 +25,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 #if FAULT == skips
     if i + 1u == params.count { return; }
 #elif FAULT == overruns
-    if i == 0u { out[params.count + 3u] = 0.0; }
+    if i == 0u { out[params.count] = 0.0; }
 #endif
     var value = 2.0 * x[i];
 #if FAULT == wrong
@@ -40,7 +40,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 
 /// Faults that all stages see; `hidden` is a variant that a case uses but the tier does not list.
 const FAULTS: [&str; 5] = ["none", "skips", "overruns", "wrong", "nan"];
-const COUNT: usize = 100;
+/// Odd, so that the binding, whose size is a multiple of 16, has room behind the last element: past the binding's end
+/// robust devices drop writes.
+const COUNT: usize = 99;
 
 fn variant(fault: &'static str) -> Variant {
     Variant { defines: defines![FAULT = Def::Word(fault)], needs: Needs { threads: 64, ..Needs::default() } }
@@ -92,10 +94,10 @@ fn faults_are_caught_and_named() {
     for rule in [Rule::Normalised(1e-3), Rule::Exact] {
         assert!(complaint("none", rule).contains("Correct"));
         for (fault, want) in [
-            ("skips", "1 of 100 wrong, first [99]"),
+            ("skips", "1 of 99 wrong, first [98]"),
             ("overruns", "wrote past the end"),
-            ("wrong", "1 of 100 wrong, first [5]"),
-            ("nan", "1 of 100 wrong, first [5]: NaN"),
+            ("wrong", "1 of 99 wrong, first [5]"),
+            ("nan", "1 of 99 wrong, first [5]: NaN"),
         ] {
             let why = complaint(fault, rule);
             assert!(why.contains(want), "{fault} under {rule:?}: {why}");
@@ -147,7 +149,7 @@ fn static_stages_refuse_what_disagrees_with_the_declaration() {
         assert!(matches!(&got, Some((s, why)) if *s == stage && why.contains(want)), "{want}: {got:?}");
     };
     let syntax: fn() -> Vec<Variant> = || vec![variant("syntax")];
-    expect(refused(spec(SOURCE, syntax), &good), Stage::Validate, "test/double.wgsl:23");
+    expect(refused(spec(SOURCE, syntax), &good), Stage::Validate, "test/double.wgsl:21");
     expect(refused(spec("#if NOPE\n#endif", plain), &good), Stage::Compose, "test/double.wgsl:1");
     expect(refused(spec(SOURCE, plain), &like(BINDINGS, &[])), Stage::Validate, "parameters are");
     expect(refused(spec(SOURCE, plain), &like(&[], DoubleParams::FIELDS)), Stage::Validate, "bindings are");

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# All tests on this machine's adapter. One process a test binary: a process a test (nextest) would open the device
+# and compile the pipelines anew for each of hundreds of cases, which takes several times as long.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. .ci/env.sh
+cargo test --release --no-fail-fast "$@"

@@ -1,0 +1,43 @@
+# Everything runs from here; see README.md. `make` alone lists the targets.
+SHELL := /bin/bash
+PROMPT ?= The borrow checker
+.PHONY: help setup demo test test-coop audit inventory lint bench
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+setup:
+	@.ci/setup.sh
+
+## make demo       a trained model writes text with 4-bit weights, then the audit of every kernel (quick cases)
+demo: setup
+	@. .ci/env.sh && cargo run --release --example generate -- \
+		--model tests/fixtures/llama --prompt "$(PROMPT)" --weights fp4
+	@. .ci/env.sh && cargo run --release --example audit -- --quick
+
+## make test       all tests on this machine's adapter
+test: setup
+	@.ci/test.sh
+
+## make test-coop  the cooperative-matrix tier on software Vulkan, in a Debian sid chroot (Linux, root)
+test-coop: setup
+	@.ci/coop.sh
+
+## make audit      the full audit; ARGS="--perf --json audit.json" adds options
+audit: setup
+	@. .ci/env.sh && cargo run --release --example audit -- $(ARGS)
+
+## make inventory  how far each file of the replaced project has come on this adapter
+inventory: setup
+	@. .ci/env.sh && cargo run --release --example audit -- --inventory $(ARGS)
+
+## make lint       format, clippy, rustdoc, the build without features
+lint:
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+	cargo check --release --no-default-features
+
+## make bench      times the real shapes of every kernel; ARGS="-- qgemv" filters
+bench: setup
+	@. .ci/env.sh && cargo bench --bench catalogue $(ARGS)

@@ -1,0 +1,96 @@
+//! The audit program itself: it tells right from failed by its exit status, and it outlives crashes and hangs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// `cargo test` builds the examples beside the tests.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let target = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+    let program = target.join("examples").join(format!("audit{}", std::env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "{} is missing: cargo build --example audit", program.display());
+    program
+}
+
+fn audit(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).output().expect("starts")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Audits `rms_norm` and returns (succeeded, (tier, dtype, state) of each row).
+fn rows(file: &str, more: &[&str]) -> (bool, Vec<(String, String, String)>) {
+    let path = std::env::temp_dir().join(format!("wgmarlin-{}-{file}.json", std::process::id()));
+    let json = path.to_string_lossy().into_owned();
+    let output = audit(&[&["--quick", "--kernel", "rms_norm", "--json", &json], more].concat());
+    let report = std::fs::read(&path).unwrap_or_else(|_| panic!("{}", text(&output)));
+    std::fs::remove_file(&path).expect("it is ours");
+    let report: Value = serde_json::from_slice(&report).expect("JSON");
+    let field = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_string();
+    let rows = report["rows"].as_array().expect("rows").iter();
+    let rows = rows.map(|row| (field(row, "tier"), field(row, "dtype"), field(row, "state"))).collect();
+    (output.status.success(), rows)
+}
+
+#[test]
+fn right_kernels_pass() {
+    let (passed, rows) = rows("right", &[]);
+    assert!(passed);
+    assert_eq!(rows.len(), 4, "two tiers, two dtypes: {rows:?}");
+    assert!(rows.iter().all(|(_, _, state)| state == "correct" || state == "unavailable"), "{rows:?}");
+}
+
+#[test]
+fn missing_capabilities_are_named_and_no_failure() {
+    let output = Command::new(program())
+        .args(["--quick", "--kernel", "rms_norm", "--tier", "subgroup"])
+        .env("WGMARLIN_DISABLE", "subgroup")
+        .output()
+        .expect("starts");
+    let text = text(&output);
+    assert!(output.status.success() && text.contains("needs subgroup: disabled"), "{text}");
+}
+
+#[test]
+fn crashes_and_hangs_become_rows() {
+    for (fault, state) in [("crash", "crashed"), ("hang", "hung")] {
+        let (passed, rows) = rows(fault, &["--fault", fault, "--limit", "1"]);
+        assert!(!passed);
+        let states: Vec<_> = rows.iter().map(|(tier, _, state)| (tier.as_str(), state.as_str())).collect();
+        assert_eq!(states, [("base", state), ("subgroup", state)], "the audit goes on with the next tier");
+    }
+}
+
+#[test]
+fn wrong_calls_are_explained() {
+    for (arguments, want) in [
+        (&["--kernel", "nonsense"][..], "no such kernel"),
+        (&["--tier", "best"], "one of base, subgroup, coop, msl"),
+        (&["--adapter", "nonsense adapter"], "no adapter's name contains"),
+        (&["--inventory", "--kernel", "rms_norm"], "cannot be used with"),
+        (&["--checks", "some"], "full"),
+    ] {
+        let output = audit(arguments);
+        let text = text(&output);
+        assert!(!output.status.success() && text.contains(want), "{arguments:?}: {text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+#[test]
+fn the_list_needs_no_adapter() {
+    let output = Command::new(program())
+        .args(["--list", "--family", "norm"])
+        .env("WGMARLIN_ADAPTER", "nonsense adapter")
+        .output()
+        .expect("starts");
+    let text = text(&output);
+    assert!(
+        output.status.success() && text.contains("norm/rms_norm") && text.contains("tier base"),
+        "{text}"
+    );
+}

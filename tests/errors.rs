@@ -1,0 +1,299 @@
+//! Wrong calls and hostile surroundings give typed errors, and what survives goes on working.
+
+use std::process::Command;
+
+use wgmarlin::norm::{RmsNorm, record};
+use wgmarlin::{Capability, DType, Error, Gpu, Tensor, Tier};
+
+fn gpu() -> Gpu {
+    Gpu::new().expect("an adapter; on Linux install mesa-vulkan-drivers")
+}
+
+/// Normalises the rows of ones in `x`; every result must be near 1.
+fn normalise(gpu: &Gpu, rows: usize, cols: usize) -> Result<Vec<f32>, Error> {
+    let x = gpu.tensor(&[rows, cols], &vec![1.0f32; rows * cols])?;
+    let weight = gpu.tensor(&[cols], &vec![1.0f32; cols])?;
+    let out = gpu.alloc(DType::F32, &[rows, cols])?;
+    norm(gpu, &x, None, &weight, &out, 1e-6)?;
+    gpu.read(&out)
+}
+
+fn norm(
+    gpu: &Gpu,
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    weight: &Tensor,
+    out: &Tensor,
+    eps: f32,
+) -> Result<(), Error> {
+    gpu.run(|recorder| record(recorder, &RmsNorm { x, residual, weight, out, eps }))
+}
+
+fn still_works(gpu: &Gpu) {
+    let out = normalise(gpu, 3, 70).expect("the Gpu still works");
+    assert!(out.len() == 210 && out.iter().all(|v| (v - 1.0).abs() < 1e-4), "{out:?}");
+}
+
+fn text<T>(result: Result<T, Error>) -> String {
+    result.err().map_or("no error".into(), |e| e.to_string())
+}
+
+#[test]
+fn no_adapter_says_how_to_get_one() {
+    let error = Gpu::builder().name("nonsense adapter").open().err().expect("there is none");
+    assert!(matches!(&error, Error::NoAdapter { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("nonsense adapter") && text.contains("found: "), "{text}");
+    if cfg!(target_os = "linux") {
+        assert!(text.contains("apt-get install mesa-vulkan-drivers"), "{text}");
+    }
+}
+
+/// Run by `environment_is_checked` in a process of its own; passes by itself.
+#[test]
+fn open_and_tell() {
+    match Gpu::new() {
+        Ok(gpu) => println!("opened {:?} {:?}", gpu.caps().missing, gpu.forced_tier()),
+        Err(error) => println!("refused {error}"),
+    }
+}
+
+#[test]
+fn environment_is_checked() {
+    let told = |name: &str, value: &str| {
+        let exe = std::env::current_exe().expect("a test has a path");
+        let output = Command::new(exe)
+            .args(["--exact", "open_and_tell", "--nocapture"])
+            .env(name, value)
+            .output()
+            .expect("a test can run itself");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let bad = told("WGMARLIN_DISABLE", "f16,warp");
+    assert!(bad.contains("refused environment: WGMARLIN_DISABLE = \"warp\""), "{bad}");
+    assert!(bad.contains("f16, subgroup, coop, msl"), "{bad}");
+    let bad = told("WGMARLIN_TIER", "best");
+    assert!(bad.contains("refused environment: WGMARLIN_TIER = \"best\""), "{bad}");
+    let bad = told("WGMARLIN_ADAPTER", "nonsense adapter");
+    assert!(bad.contains("refused no usable GPU adapter"), "{bad}");
+    let good = told("WGMARLIN_DISABLE", " subgroup, f16 ");
+    assert!(good.contains("opened") && good.contains("Subgroup, \"disabled"), "{good}");
+    let good = told("WGMARLIN_TIER", "base");
+    assert!(good.contains("Some(Base)"), "{good}");
+}
+
+#[test]
+fn disabled_capabilities_are_not_used() {
+    let gpu = Gpu::builder().disable(Capability::Subgroup).disable(Capability::F16).open().expect("opens");
+    assert!(!gpu.caps().subgroup && !gpu.caps().f16 && gpu.caps().coop_side.is_none());
+    still_works(&gpu);
+    let halves = |shape: &[usize]| gpu.alloc(DType::F16, shape).expect("memory needs no f16");
+    let (x, weight, out) = (halves(&[1, 8]), halves(&[8]), halves(&[1, 8]));
+    let error = norm(&gpu, &x, None, &weight, &out, 0.0).expect_err("f16 is off");
+    assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("rms_norm") && text.contains("f16") && text.contains("disabled"), "{text}");
+}
+
+#[test]
+fn tiers_can_be_forced() {
+    let gpu = Gpu::builder().tier(Tier::Base).open().expect("opens");
+    let used = |gpu: &Gpu| {
+        let x = gpu.tensor(&[1, 4], &[1.0f32; 4]).expect("fits");
+        let (weight, out) = (gpu.tensor(&[4], &[1.0f32; 4]).expect("fits"), x.clone());
+        let out = gpu.alloc(out.dtype(), out.shape()).expect("fits");
+        let mut used = Vec::new();
+        gpu.run(|recorder| {
+            record(recorder, &RmsNorm { x: &x, residual: None, weight: &weight, out: &out, eps: 0.0 })?;
+            used = recorder.used().to_vec();
+            Ok(())
+        })
+        .expect("runs");
+        used
+    };
+    assert_eq!(used(&gpu), [("rms_norm", Tier::Base)]);
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    let gpu = gpu();
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
+    let (x, weight, out) = (f32s(&[2, 8]), f32s(&[8]), f32s(&[2, 8]));
+    let words = gpu.alloc(DType::U32, &[2, 8]).expect("fits");
+    let halves = gpu.alloc(DType::F16, &[8]).expect("fits");
+    let residual = f32s(&[2, 7]);
+    let complaints = [
+        (norm(&gpu, &words, None, &weight, &out, 0.0), "rms_norm: x's dtype is U32"),
+        (norm(&gpu, &x, None, &f32s(&[7]), &out, 0.0), "rms_norm: weight is [7], needs [8]"),
+        (norm(&gpu, &x, None, &halves, &out, 0.0), "rms_norm: weight's dtype is F16"),
+        (norm(&gpu, &x, None, &weight, &f32s(&[8, 2]), 0.0), "rms_norm: out is [8, 2], needs [2, 8]"),
+        (norm(&gpu, &x, Some(&residual), &weight, &out, 0.0), "rms_norm: residual is [2, 7]"),
+        (norm(&gpu, &x, None, &weight, &out, f32::NAN), "rms_norm: eps = NaN"),
+        (norm(&gpu, &x, None, &weight, &out, -1.0), "rms_norm: eps = -1.0"),
+        (norm(&gpu, &x, Some(&x), &weight, &out, 0.0), "rms_norm: x and residual is \"one buffer\""),
+    ];
+    for (result, want) in complaints {
+        let got = text(result);
+        assert!(got.contains(want), "{got} does not say {want}");
+    }
+    assert!(text(gpu.tensor(&[3], &[1.0f32; 4])).contains("data length is 4"));
+    assert!(text(gpu.read::<u32>(&x)).contains("read: element type is U32"));
+    assert!(text(x.reshape(&[3, 5])).contains("16 elements"));
+    assert!(text(x.rows_view(&gpu, 1, 2)).contains("within 0..2"));
+    still_works(&gpu);
+}
+
+#[test]
+fn tensors_of_another_device_are_refused() {
+    let (here, there) = (gpu(), gpu());
+    let make = |gpu: &Gpu, shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
+    let (weight, out) = (make(&here, &[8]), make(&here, &[2, 8]));
+    let error = norm(&here, &make(&there, &[2, 8]), None, &weight, &out, 0.0).expect_err("foreign");
+    assert!(matches!(&error, Error::ForeignTensor { kernel: "rms_norm", what } if what == "x"), "{error}");
+    assert!(matches!(here.read::<f32>(&make(&there, &[8])), Err(Error::ForeignTensor { .. })));
+    still_works(&here);
+    still_works(&there);
+}
+
+#[test]
+fn running_out_of_memory_is_survivable() {
+    let gpu = gpu();
+    let caps = gpu.caps();
+    let over = (caps.max_buffer.min(caps.max_binding) / 4 + 16) as usize;
+    for shape in [&[over][..], &[usize::MAX, 2], &[1 << 40, 1 << 40]] {
+        let error = gpu.alloc(DType::F32, shape).expect_err("over the limit");
+        assert!(matches!(error, Error::Limit { .. }), "{shape:?}: {error}");
+    }
+    // Unused memory costs a software adapter nothing, so that this ends by the driver's refusal or by the count.
+    let most = (caps.max_buffer.min(caps.max_binding) / 16 * 4) as usize;
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        match gpu.alloc(DType::F32, &[most]) {
+            Ok(tensor) => held.push(tensor),
+            Err(error) => {
+                assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+                break;
+            }
+        }
+    }
+    println!("{} tensors of {} MiB", held.len(), most >> 18);
+    drop(held);
+    gpu.wait().expect("alive");
+    still_works(&gpu);
+}
+
+#[test]
+fn a_lost_device_is_reported() {
+    let gpu = gpu();
+    let tensor = gpu.tensor(&[4], &[1.0f32; 4]).expect("fits");
+    gpu.device().destroy();
+    let lost = |result: Result<(), Error>| match result {
+        Err(Error::DeviceLost { .. }) => {}
+        other => panic!("{other:?}"),
+    };
+    lost(normalise(&gpu, 2, 8).map(drop));
+    lost(gpu.alloc(DType::F32, &[8]).map(drop));
+    lost(gpu.read::<f32>(&tensor).map(drop));
+    lost(gpu.run(|_| Ok(())));
+    still_works(&self::gpu());
+}
+
+/// Bind groups hold their buffers, so a cache that keeps them keeps the memory.
+#[test]
+fn dropped_tensors_are_freed() {
+    let gpu = gpu();
+    let held = || {
+        gpu.wait().expect("alive");
+        gpu.device().generate_allocator_report().map(|report| report.total_allocated_bytes)
+    };
+    still_works(&gpu);
+    let before = held();
+    for _ in 0..20 {
+        normalise(&gpu, 64, 4096).expect("runs"); // 3 MiB with the read-back
+    }
+    let after = held();
+    let (Some(before), Some(after)) = (before, after) else {
+        println!("this backend does not report its memory");
+        return;
+    };
+    assert!(after < before + (4 << 20), "{before} bytes before, {after} after");
+}
+
+#[test]
+fn warm_up_compiles_each_pipeline_once() {
+    let gpu = gpu();
+    let make = |shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
+    let (x, residual, weight, out) = (make(&[2, 8]), make(&[2, 8]), make(&[8]), make(&[2, 8]));
+    let warm = || {
+        gpu.warm_up(|recorder| {
+            for residual in [None, Some(&residual), None] {
+                record(recorder, &RmsNorm { x: &x, residual, weight: &weight, out: &out, eps: 0.0 })?;
+            }
+            Ok(())
+        })
+    };
+    assert_eq!(warm().expect("compiles"), 2);
+    assert_eq!(warm().expect("compiles"), 0);
+    let refused = gpu.warm_up(|recorder| {
+        record(recorder, &RmsNorm { x: &x, residual: None, weight: &x, out: &out, eps: 0.0 })
+    });
+    assert!(text(refused).contains("weight is [2, 8]"));
+}
+
+#[test]
+fn grids_fold_past_65535_groups() {
+    let out = normalise(&gpu(), 65_537, 2).expect("folds");
+    assert!(out.iter().all(|v| (v - 1.0).abs() < 1e-4));
+}
+
+#[test]
+fn empty_tensors_record_nothing() {
+    assert_eq!(normalise(&gpu(), 0, 8).expect("nothing to do"), []);
+}
+
+#[test]
+fn callers_keep_their_device_and_pass() {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))
+        .expect("an adapter");
+    let open = |features: wgpu::Features| {
+        pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            required_features: features,
+            required_limits: adapter.limits(),
+            ..Default::default()
+        }))
+        .expect("a device")
+    };
+    let (device, queue) = open(wgpu::Features::empty());
+    let error = pollster::block_on(Gpu::from_wgpu(&adapter, device, queue)).err().expect("no immediates");
+    assert!(text(Err::<(), _>(error)).contains("IMMEDIATES"));
+
+    let (device, queue) = open(wgpu::Features::IMMEDIATES);
+    let gpu = pollster::block_on(Gpu::from_wgpu(&adapter, device.clone(), queue.clone())).expect("wraps");
+    assert!(!gpu.caps().f16 && !gpu.caps().subgroup, "features that the device was not opened with");
+    still_works(&gpu);
+
+    // The caller's own buffer, encoder, pass and submission.
+    let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 512,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    let x = Tensor::from_buffer(&gpu, buffer.clone(), 256, DType::F32, &[2, 8]).expect("lies inside");
+    assert!(text(Tensor::from_buffer(&gpu, buffer.clone(), 256, DType::F32, &[65])).contains("inside"));
+    assert!(text(Tensor::from_buffer(&gpu, buffer.clone(), 2, DType::F32, &[4])).contains("multiple of"));
+    queue.write_buffer(&buffer, 256, bytemuck::cast_slice(&[3.0f32; 16]));
+    let weight = gpu.tensor(&[8], &[2.0f32; 8]).expect("fits");
+    let out = gpu.alloc(DType::F32, &[2, 8]).expect("fits");
+    let mut encoder = device.create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let mut recorder = wgmarlin::Recorder::new(&gpu, &mut pass);
+        record(&mut recorder, &RmsNorm { x: &x, residual: None, weight: &weight, out: &out, eps: 0.0 })
+            .expect("records");
+    }
+    queue.submit([encoder.finish()]);
+    let out: Vec<f32> = gpu.read(&out).expect("reads");
+    assert!(out.iter().all(|v| (v - 2.0).abs() < 1e-4), "{out:?}");
+}
