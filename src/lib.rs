@@ -1,9 +1,6 @@
 //! wgmarlin
-<<<<<<< HEAD
-pub mod attention;
-=======
 pub mod argmax;
->>>>>>> small
+pub mod attention;
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod device;
