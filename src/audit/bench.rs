@@ -19,6 +19,9 @@ const PASS_SECONDS: f64 = 6e-3;
 /// Operand sets together take more than four times the last-level cache of today's GPUs (64 MiB at the most).
 const ROTATION_BYTES: u64 = 256 << 20;
 const MAX_COPIES: u64 = 64;
+/// GPUs fall to a fraction of their clock when idle (an H200 from 1980 to 345 MHz) and take a while to come back, so
+/// this much work goes before the timed passes, without a gap.
+const WARM_SECONDS: f64 = 0.6;
 
 /// The time of one launch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,12 +142,13 @@ fn measure(gpu: &Gpu, sets: usize, record: Record<'_>) -> Result<(f64, bool, usi
     };
     // Passes of a second or more (software adapters) need no such statistics.
     let passes = if took > 0.5 { 3 } else { PASSES };
-    let runs: Vec<_> = (0..passes).map(|_| clock.pass(count, record)).collect::<Result<_>>()?;
-    let stamped: Option<Vec<f64>> = runs.iter().map(|&(wall, stamped)| trusted(wall, stamped)).collect();
-    if let Some(stamped) = stamped {
-        return Ok((median(stamped) / count as f64, true, count));
+    let (wall, stamped) = clock.pass(count, record)?;
+    if trusted(wall, stamped).is_some()
+        && let Some(seconds) = clock.busy_passes(passes, took, count, record)?
+    {
+        return Ok((seconds / count as f64, true, count));
     }
-    let once = median(runs.iter().map(|p| p.0).collect());
+    let once = median((0..passes).map(|_| Ok(clock.pass(count, record)?.0)).collect::<Result<_>>()?);
     let twice: Vec<f64> = (0..passes).map(|_| Ok(clock.pass(2 * count, record)?.0)).collect::<Result<_>>()?;
     // Noise can make a slope vanish; the plain quotient is an upper bound.
     let twice = median(twice);
@@ -165,7 +169,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// Times whole passes.
 struct Clock<'a> {
     gpu: &'a Gpu,
-    /// The queries, and the four words that they resolve to.
+    /// Two queries a pass, and the words that they resolve to.
     stamps: Option<(wgpu::QuerySet, Tensor)>,
 }
 
@@ -177,57 +181,81 @@ impl<'a> Clock<'a> {
         let queries = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
             label: Some("bench"),
             ty: wgpu::QueryType::Timestamp,
-            count: 2,
+            count: 2 * PASSES as u32,
         });
         let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("bench"),
-            size: 16,
+            size: 256 * PASSES as u64,
             usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
-        let words = Tensor::from_buffer(gpu, buffer, 0, DType::U32, &[4])?;
+        let words = Tensor::from_buffer(gpu, buffer, 0, DType::U32, &[64 * PASSES])?;
         Ok(Clock { gpu, stamps: Some((queries, words)) })
     }
 
     /// Runs `count` launches in one pass: seconds by the wall clock, from submission to completion, and by
     /// timestamps.
     fn pass(&self, count: usize, record: Record<'_>) -> Result<(f64, Option<f64>)> {
-        let device = self.gpu.device();
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let recorded = {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: Some("bench"),
-                timestamp_writes: self.stamps.as_ref().map(|(queries, _)| wgpu::ComputePassTimestampWrites {
-                    query_set: queries,
-                    beginning_of_pass_write_index: Some(0),
-                    end_of_pass_write_index: Some(1),
-                }),
-            });
-            record(&mut pass, count)
-        };
-        if let Some((queries, words)) = &self.stamps {
-            encoder.resolve_query_set(queries, 0..2, words.buffer(), 0);
-        }
-        let commands = encoder.finish();
-        recorded?;
+        let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let commands = self.encode(0, count, record);
         self.gpu.wait()?;
         let start = Instant::now();
-        self.gpu.queue().submit([commands]);
+        self.gpu.queue().submit([commands?]);
         self.gpu.wait()?;
         let wall = start.elapsed().as_secs_f64();
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::Wgpu(error.to_string()));
         }
-        let Some((_, words)) = &self.stamps else { return Ok((wall, None)) };
-        let words = self.gpu.read::<u32>(words)?;
-        let stamps: Vec<u64> =
-            words.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
-        let ticks = match stamps[..] {
-            [begin, end] if begin != 0 && end > begin => Some(end - begin),
-            _ => None,
+        Ok((wall, self.seconds(1)?.and_then(|all| all.first().copied())))
+    }
+
+    /// The median seconds of `passes` passes that follow, without a gap, on enough work to bring the clocks up;
+    /// one pass `took` about that long when it was tried.
+    fn busy_passes(&self, passes: usize, took: f64, count: usize, record: Record<'_>) -> Result<Option<f64>> {
+        let timed: Vec<_> = (0..passes).map(|i| self.encode(i, count, record)).collect::<Result<_>>()?;
+        // Counted, not clocked: encoding runs ahead of the GPU.
+        for _ in 0..(WARM_SECONDS / took).ceil().min(1000.0) as usize {
+            self.gpu.queue().submit([self.encode(0, count, record)?]);
+        }
+        self.gpu.queue().submit(timed);
+        self.gpu.wait()?;
+        Ok(self.seconds(passes)?.map(median))
+    }
+
+    /// One pass of `count` launches between the `i`th pair of timestamps.
+    fn encode(&self, i: usize, count: usize, record: Record<'_>) -> Result<wgpu::CommandBuffer> {
+        let first = 2 * i as u32;
+        let mut encoder =
+            self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let recorded = {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("bench"),
+                timestamp_writes: self.stamps.as_ref().map(|(queries, _)| wgpu::ComputePassTimestampWrites {
+                    query_set: queries,
+                    beginning_of_pass_write_index: Some(first),
+                    end_of_pass_write_index: Some(first + 1),
+                }),
+            });
+            record(&mut pass, count)
         };
+        if let Some((queries, words)) = &self.stamps {
+            // Queries resolve to multiples of 256 bytes.
+            let offset = 256 * (i as u64);
+            encoder.resolve_query_set(queries, first..first + 2, words.buffer(), offset);
+        }
+        recorded.map(|()| encoder.finish())
+    }
+
+    /// The seconds of the first `passes` passes, if all timestamps are there and in order.
+    fn seconds(&self, passes: usize) -> Result<Option<Vec<f64>>> {
+        let Some((_, words)) = &self.stamps else { return Ok(None) };
+        let words = self.gpu.read::<u32>(words)?;
         let period = f64::from(self.gpu.queue().get_timestamp_period()) * 1e-9;
-        Ok((wall, ticks.map(|t| t as f64 * period)))
+        let stamp = |i: usize| u64::from(words[i]) | u64::from(words[i + 1]) << 32;
+        let seconds = |i: usize| {
+            let (begin, end) = (stamp(64 * i), stamp(64 * i + 2));
+            (begin != 0 && end > begin).then(|| (end - begin) as f64 * period)
+        };
+        Ok((0..passes).map(seconds).collect())
     }
 }

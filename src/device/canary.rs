@@ -68,10 +68,8 @@ async fn run(gpu: &Gpu, source: &str, input: &Tensor, output: &Tensor) -> Result
         pass.dispatch_workgroups(1, 1, 1);
     }
     gpu.queue().submit([encoder.finish()]);
-    for error in [internal.pop().await, scope.pop().await].into_iter().flatten() {
-        return Err(Error::Wgpu(error.to_string()));
-    }
-    Ok(())
+    let errors = [internal.pop().await, scope.pop().await];
+    errors.into_iter().flatten().next().map_or(Ok(()), |error| Err(Error::Wgpu(error.to_string())))
 }
 
 fn entry((buffer, binding): (&wgpu::Buffer, u32)) -> wgpu::BindGroupEntry<'_> {

@@ -277,23 +277,25 @@ fn quantise_errors() {
 #[test]
 fn from_parts_errors() {
     let one = || vec![f16::ONE; 2];
+    // Two rows of eight words with one word set.
+    let row = |at: usize, word: u32| (0..16).map(|i| if i == at { word } else { 0 }).collect::<Vec<u32>>();
     let fails = |format, words: Vec<u32>, scales: Vec<f16>, zeros: Vec<f16>, needle: &str| {
         let error = PackedMatrix::from_parts(format, 2, 20, Group::WholeK, words, scales, zeros).unwrap_err();
         assert!(error.to_string().contains(needle), "{error} lacks {needle}");
     };
-    fails(Format::Int4, vec![0; 7], one(), vec![], "words is 7");
-    fails(Format::Int4, vec![0; 8], vec![f16::ONE], vec![], "scales is 1");
-    fails(Format::Int4, vec![0; 8], one(), one(), "zeros is 2");
-    fails(Format::Int4Zero, vec![0; 8], one(), vec![], "zeros is 0");
-    fails(Format::F16, vec![0; 24], one(), vec![], "scales is 2");
+    fails(Format::Int4, vec![0; 15], one(), vec![], "words is 15");
+    fails(Format::Int4, vec![0; 16], vec![f16::ONE], vec![], "scales is 1");
+    fails(Format::Int4, vec![0; 16], one(), one(), "zeros is 2");
+    fails(Format::Int4Zero, vec![0; 16], one(), vec![], "zeros is 0");
+    fails(Format::F16, vec![0; 32], one(), vec![], "scales is 2");
     fails(Format::Int8, vec![0; 16], vec![f16::ONE, f16::NAN], vec![], "scales[1]");
-    fails(Format::Int4Zero, vec![0; 8], one(), vec![f16::INFINITY, f16::ONE], "zeros[0]");
+    fails(Format::Int4Zero, vec![0; 16], one(), vec![f16::INFINITY, f16::ONE], "zeros[0]");
     // 20 elements of 4 bits end in the middle of word 2.
-    fails(Format::Fp4, vec![0, 0, 0, 0, 0, 0, 1 << 16, 0], one(), vec![], "words of row 1");
-    fails(Format::Fp4, vec![0, 0, 0, 1, 0, 0, 0, 0], one(), vec![], "words of row 0");
-    let group = PackedMatrix::from_parts(Format::Int4, 1, 20, Group::Size(16), vec![0; 4], one(), vec![]);
+    fails(Format::Fp4, row(10, 1 << 16), one(), vec![], "words of row 1");
+    fails(Format::Fp4, row(3, 1), one(), vec![], "words of row 0");
+    let group = PackedMatrix::from_parts(Format::Int4, 1, 20, Group::Size(16), vec![0; 8], one(), vec![]);
     assert!(group.is_err());
-    let byte = vec![0x80, 0, 0, 0];
+    let byte = vec![0x80, 0, 0, 0, 0, 0, 0, 0];
     let matrix = PackedMatrix::from_parts(Format::Int8, 1, 16, Group::Size(16), byte, vec![f16::ONE], vec![]);
     assert_eq!(matrix.unwrap().unpack()[0], -128.0);
 }

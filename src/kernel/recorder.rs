@@ -121,8 +121,11 @@ impl<'p, 'e> Recorder<'p, 'e> {
     pub(crate) fn launch<P: Params>(&mut self, launch: Launch<'_, P>) -> Result<()> {
         let Launch { spec, tier, defines, needs, binds, params, groups } = launch;
         debug_assert_eq!(binds.len(), spec.bindings.len(), "{}", spec.name);
-        for (i, (bind, binding)) in binds.iter().zip(spec.bindings).enumerate() {
+        // Last first: stand-ins for absent arguments come before the tensor that they borrow.
+        for (bind, binding) in binds.iter().zip(spec.bindings).rev() {
             bind.check_device(spec.name, binding.name, &self.gpu)?;
+        }
+        for (i, (bind, binding)) in binds.iter().zip(spec.bindings).enumerate() {
             let max = self.gpu.caps().max_binding;
             if bind.bytes() > max {
                 let what = format!("{}: {}", spec.name, binding.name);

@@ -325,7 +325,7 @@ pub(super) fn gate_up_gemv() -> Vec<Case> {
     for dtype in FLOATS {
         for &format in Format::ALL {
             all.push(silu(Spec::new(spec, Quick, format, dtype, (1, 24, 64))));
-            for shape in [(1, 1, 8), (2, 33, 96), (5, 9, 31), (8, 70, 160)] {
+            for shape in [(1, 3, 8), (2, 33, 96), (5, 9, 31), (8, 70, 160)] {
                 all.push(silu(Spec::new(spec, Full, format, dtype, shape)));
             }
             let gelu = Activation::GeluTanh;

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use super::cases;
 use super::plan::{Rows, Traits};
 use crate::format::Format;
@@ -131,8 +133,9 @@ pub(super) fn gemv_variant(tier: Tier, traits: Traits, dtypes: DTypes, rows: u32
         SUBGROUP = Def::Flag(subgroup),
         THREADS = Def::Num(threads),
         TEAMS = Def::Num(if subgroup { TEAMS } else { 1 }),
-        COLUMNS = Def::Num(2),
+        COLUMNS = Def::Num(std::env::var("XC").ok().and_then(|v| v.parse().ok()).unwrap_or(2)),
         ROWS_A = Def::Num(rows),
+        PREFETCH = Def::Flag(std::env::var("XP").is_ok()),
         SPANS = Def::Num(if traits.split_packet { 2 } else { 1 }),
         SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / if traits.split_packet { 2 } else { 1 }),
     ]);
@@ -262,7 +265,7 @@ fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
 
 fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     let pairs = |t| super::DTYPES.map(|d| gemm_variant(t, d, pair));
-    traits(formats).into_iter().flat_map(pairs).collect()
+    unique(traits(formats).into_iter().flat_map(pairs).collect())
 }
 
 fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
@@ -277,5 +280,11 @@ fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
             }
         }
     }
-    all
+    unique(all)
+}
+
+/// Not every trait matters to every kernel.
+fn unique(all: Vec<Variant>) -> Vec<Variant> {
+    let mut seen = HashSet::new();
+    all.into_iter().filter(|v| seen.insert(v.defines.clone())).collect()
 }

@@ -20,7 +20,11 @@ var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;
 #endif
 @group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
+#if NEEDS_F16
+@group(0) @binding(2) var<storage, read> scales: array<f16>;
+#else
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
+#endif
 @group(0) @binding(3) var<storage, read> zeros: array<u32>;
 @group(0) @binding(4) var<storage, read> bias: array<TO>;
 @group(0) @binding(5) var<storage, read> aux: array<TO>;
@@ -38,7 +42,11 @@ fn load_packet(row: u32, packet: u32) -> Packet {
 fn load_scale(row: u32, group: u32) -> f32 {
 #if QUANTISED
     let at = row * params.groups + group;
+#if NEEDS_F16
+    return f32(scales[at]);
+#else
     return half_of(scales[at >> 1u], at);
+#endif
 #else
     return 1.0;
 #endif

@@ -45,3 +45,15 @@ fn load_eight(row: u32, c: u32) -> RawEight {
 }
 fn widen(raw: RawEight) -> Eight { return raw; }
 #endif
+
+#if ROWS == exact
+// The `i`th eight from column `c` on, known to lie in the row: one address serves all of a packet's.
+fn load_whole_eight(row: u32, c: u32, i: u32) -> RawEight {
+#if TA == f16
+    return a[((row * params.k + c) >> 3u) + i];
+#else
+    let at = ((row * params.k + c) >> 2u) + 2u * i;
+    return Eight(bitcast<vec4<f32>>(a[at]), bitcast<vec4<f32>>(a[at + 1u]));
+#endif
+}
+#endif

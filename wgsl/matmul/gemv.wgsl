@@ -37,9 +37,22 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
     var sum_{c}_{m} = 0.0;
 #endfor
 #endfor
+#for m ROWS_A
+    let row_a_{m} = min({m}u, params.m - 1u);
+#endfor
+#if PREFETCH
+#for c COLUMNS
+    var next_{c} = load_packet(row_{c}, min(member, params.packets - 1u));
+#endfor
+#endif
     for (var packet = member; packet < params.packets; packet += members) {
 #for c COLUMNS
+#if PREFETCH
+        let packet_{c} = next_{c};
+        next_{c} = load_packet(row_{c}, min(packet + members, params.packets - 1u));
+#else
         let packet_{c} = load_packet(row_{c}, packet);
+#endif
 #endfor
 #for s SPANS
         {
@@ -54,7 +67,11 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
 #endfor
 #for h SPAN_CHUNKS
 #for m ROWS_A
-            let x_{h}_{m} = widen(load_eight(min({m}u, params.m - 1u), k0 + {h}u * 8u));
+#if ROWS == exact
+            let x_{h}_{m} = widen(load_whole_eight(row_a_{m}, k0, {h}u));
+#else
+            let x_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u));
+#endif
             if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
 #endfor
 #for c COLUMNS
@@ -66,9 +83,9 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
 #endfor
 #for c COLUMNS
             let scale_{c} = load_scale(row_{c}, group);
-            let zero_{c} = load_zero(row_{c}, group);
+            let zero_{c} = load_zero(row_{c}, group) / CODE_UNIT;
 #for m ROWS_A
-            sum_{c}_{m} += scale_{c} * (part_{c}_{m} * CODE_UNIT - zero_{c} * total_{m});
+            sum_{c}_{m} += scale_{c} * (part_{c}_{m} - zero_{c} * total_{m});
 #endfor
 #endfor
         }
@@ -77,7 +94,7 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
     // Sums of the team, and the epilogue by its first member.
 #for m ROWS_A
 #for c COLUMNS
-    let all_{c}_{m} = team_sum(sum_{c}_{m}, lane);
+    let all_{c}_{m} = team_sum(sum_{c}_{m} * CODE_UNIT, lane);
 #endfor
     if member == 0u && {m}u < params.m {
 #if PAIR
