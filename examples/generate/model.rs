@@ -1,0 +1,368 @@
+//! A decoder-only transformer of the Llama family on the GPU: its weights, its KV cache, and the record of one
+//! forward pass.
+
+use half::f16;
+use wgmarlin::attention::{self, AttentionDecode};
+use wgmarlin::embed::{self, Embed};
+use wgmarlin::format::{Format, Group, PackedMatrix, ScaleSearch};
+use wgmarlin::matmul::{self, Activation, GateUp, Linear, Weight};
+use wgmarlin::norm::{self, RmsNorm};
+use wgmarlin::rope::{self, Pairing, Rope};
+use wgmarlin::{DType, Gpu, Recorder, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::Description;
+use crate::error::{Error, Result};
+
+/// How weights and activations are stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Precision {
+    /// Of the projections; embeddings and norms are never quantised.
+    pub weights: Format,
+    pub group: Group,
+    pub search: ScaleSearch,
+    /// `F32` or `F16`.
+    pub activations: DType,
+}
+
+/// The weights on the GPU.
+pub struct Model {
+    pub gpu: Gpu,
+    pub description: Description,
+    pub precision: Precision,
+    /// Bytes of all weights.
+    pub bytes: u64,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Weight,
+    inv_freq: Tensor,
+}
+
+struct Layer {
+    attention_norm: Tensor,
+    q: Projection,
+    k: Projection,
+    v: Projection,
+    o: Projection,
+    mlp_norm: Tensor,
+    /// Rows of gate and up in turn.
+    gate_up: Weight,
+    down: Weight,
+}
+
+struct Projection {
+    weight: Weight,
+    bias: Option<Tensor>,
+}
+
+/// Keys and values of one sequence, `[context, kv_heads · head_dim]` per layer.
+pub struct Cache {
+    layers: Vec<(Tensor, Tensor)>,
+    pub context: usize,
+}
+
+/// The activations of `rows` tokens.
+pub struct Activations {
+    /// U32 \[rows\]: what to embed.
+    pub ids: Tensor,
+    /// U32 \[rows\]: where in the sequence.
+    pub positions: Tensor,
+    /// \[rows, hidden\]: the last norm's output, which the head reads.
+    pub normed: Tensor,
+    x: Tensor,
+    update: Tensor,
+    q: Tensor,
+    mixed: Tensor,
+    gated: Tensor,
+    workspace: Tensor,
+}
+
+impl Model {
+    /// Loads, quantises and uploads; `progress` is called with the number of layers done.
+    pub fn load(
+        gpu: &Gpu,
+        description: Description,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        progress: impl Fn(usize),
+    ) -> Result<Model> {
+        let Description { hidden, ffn, vocab, head_dim, tied, .. } = description;
+        let (q_width, kv_width) = (description.q_width(), description.kv_width());
+        let mut loader = Loader { gpu, checkpoint, precision, bytes: 0 };
+
+        let dense = loader.dense_format();
+        const TABLE: &str = "model.embed_tokens.weight";
+        let table =
+            loader.quantise(TABLE, &checkpoint.floats(TABLE, &[vocab, hidden])?, vocab, hidden, dense)?;
+        let embedding = loader.table(&table)?;
+        let head = match tied {
+            true => loader.upload_packed(&table)?,
+            false => {
+                const HEAD: &str = "lm_head.weight";
+                let values = checkpoint.floats(HEAD, &[vocab, hidden])?;
+                loader.upload_packed(&loader.quantise(HEAD, &values, vocab, hidden, dense)?)?
+            }
+        };
+        drop(table);
+        let norm = loader.vector("model.norm.weight", hidden)?;
+        let mut layers = Vec::with_capacity(description.layers);
+        for i in 0..description.layers {
+            let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+            let bias = description.attention_bias;
+            layers.push(Layer {
+                attention_norm: loader.vector(&name("input_layernorm"), hidden)?,
+                q: loader.projection(&name("self_attn.q_proj"), q_width, hidden, bias)?,
+                k: loader.projection(&name("self_attn.k_proj"), kv_width, hidden, bias)?,
+                v: loader.projection(&name("self_attn.v_proj"), kv_width, hidden, bias)?,
+                o: loader.projection(&name("self_attn.o_proj"), hidden, q_width, bias)?,
+                mlp_norm: loader.vector(&name("post_attention_layernorm"), hidden)?,
+                gate_up: {
+                    let gate = loader.pack(&name("mlp.gate_proj"), ffn, hidden)?;
+                    let up = loader.pack(&name("mlp.up_proj"), ffn, hidden)?;
+                    loader.upload_packed(&PackedMatrix::interleave(&gate, &up)?)?
+                },
+                down: loader.matrix(&name("mlp.down_proj"), hidden, ffn)?,
+            });
+            progress(i + 1);
+        }
+        let inv_freq =
+            gpu.tensor(&[head_dim / 2], &rope::inv_freq(head_dim, description.rope_theta as f32))?;
+        let bytes = loader.bytes;
+        Ok(Model { gpu: gpu.clone(), description, precision, bytes, embedding, layers, norm, head, inv_freq })
+    }
+
+    /// Records everything from the token ids in `t` to its `normed`. The tokens stand at `past..past + rows` of
+    /// the sequence; their keys and values go into the cache.
+    pub fn forward(
+        &self,
+        r: &mut Recorder<'_, '_>,
+        t: &Activations,
+        cache: &Cache,
+        past: usize,
+    ) -> wgmarlin::Result<()> {
+        let Description { heads, kv_heads, head_dim, norm_eps: eps, .. } = self.description;
+        let (rows, context) = (t.ids.len(), cache.context);
+        let q_heads = t.q.reshape(&[rows, heads, head_dim])?;
+        let q_batch = t.q.reshape(&[1, rows, heads, head_dim])?;
+        let mixed_batch = t.mixed.reshape(&[1, rows, heads, head_dim])?;
+
+        embed::record(r, &Embed { ids: &t.ids, table: &self.embedding, out: &t.x, scale: 1.0 })?;
+        // Each sublayer's output is added to the stream by the norm that follows it.
+        let mut residual = None;
+        for (layer, (k, v)) in self.layers.iter().zip(&cache.layers) {
+            let weight = &layer.attention_norm;
+            norm::record(r, &RmsNorm { x: &t.x, residual, weight, out: &t.normed, eps })?;
+            layer.q.record(r, &t.normed, &t.q, 0)?;
+            layer.k.record(r, &t.normed, k, past)?;
+            layer.v.record(r, &t.normed, v, past)?;
+            rope::record(
+                r,
+                &Rope {
+                    q: &q_heads,
+                    k: Some(&k.reshape(&[context, kv_heads, head_dim])?),
+                    k_row: past,
+                    positions: &t.positions,
+                    inv_freq: &self.inv_freq,
+                    pairing: Pairing::HalfSplit,
+                    mscale: 1.0,
+                },
+            )?;
+            attention::record_any(
+                r,
+                &AttentionDecode {
+                    q: &q_batch,
+                    k: &k.reshape(&[1, context, kv_heads, head_dim])?,
+                    v: &v.reshape(&[1, context, kv_heads, head_dim])?,
+                    out: &mixed_batch,
+                    kv_len: past + rows,
+                    causal: true,
+                    scale: 1.0 / (head_dim as f32).sqrt(),
+                    workspace: &t.workspace,
+                },
+            )?;
+            layer.o.record(r, &t.mixed, &t.update, 0)?;
+            let weight = &layer.mlp_norm;
+            norm::record(r, &RmsNorm { x: &t.x, residual: Some(&t.update), weight, out: &t.normed, eps })?;
+            let activation = Activation::Silu;
+            let request = GateUp { a: &t.normed, weight: &layer.gate_up, out: &t.gated, activation };
+            matmul::record_gate_up(r, &request)?;
+            matmul::record(r, &Linear::new(&t.gated, &layer.down, &t.update))?;
+            residual = Some(&t.update);
+        }
+        norm::record(r, &RmsNorm { x: &t.x, residual, weight: &self.norm, out: &t.normed, eps })
+    }
+
+    /// Records the logits \[rows, vocab\] of the tokens in `t`.
+    pub fn logits(&self, r: &mut Recorder<'_, '_>, t: &Activations, logits: &Tensor) -> wgmarlin::Result<()> {
+        matmul::record(r, &Linear::new(&t.normed, &self.head, logits))
+    }
+
+    /// An empty cache.
+    pub fn cache(&self, context: usize) -> Result<Cache> {
+        let shape = [context, self.description.kv_width()];
+        let one = || self.gpu.alloc(self.precision.activations, &shape);
+        let layers =
+            (0..self.description.layers).map(|_| Ok((one()?, one()?))).collect::<wgmarlin::Result<_>>()?;
+        Ok(Cache { layers, context })
+    }
+
+    /// Room for the activations of `rows` tokens of a sequence of up to `context`.
+    pub fn activations(&self, rows: usize, context: usize) -> Result<Activations> {
+        let d = &self.description;
+        let alloc = |cols: usize| self.gpu.alloc(self.precision.activations, &[rows, cols]);
+        // A shorter piece of a prompt may split the keys where a longer one does not.
+        let workspace = (1..=rows.min(attention::MAX_DECODE))
+            .map(|rows| {
+                attention::workspace_len(&self.gpu, 1, rows, d.heads, d.kv_heads, d.head_dim, context)
+            })
+            .max()
+            .unwrap_or(0);
+        Ok(Activations {
+            ids: self.gpu.alloc(DType::U32, &[rows])?,
+            positions: self.gpu.alloc(DType::U32, &[rows])?,
+            normed: alloc(d.hidden)?,
+            x: alloc(d.hidden)?,
+            update: alloc(d.hidden)?,
+            q: alloc(d.q_width())?,
+            mixed: alloc(d.q_width())?,
+            gated: alloc(d.ffn)?,
+            workspace: self.gpu.alloc(DType::F32, &[workspace])?,
+        })
+    }
+}
+
+impl Projection {
+    /// out\[row..\] = a · weightᵀ + bias.
+    fn record(
+        &self,
+        r: &mut Recorder<'_, '_>,
+        a: &Tensor,
+        out: &Tensor,
+        out_row: usize,
+    ) -> wgmarlin::Result<()> {
+        let bias = self.bias.as_ref();
+        matmul::record(r, &Linear { out_row, bias, ..Linear::new(a, &self.weight, out) })
+    }
+}
+
+impl Cache {
+    pub fn bytes(&self) -> u64 {
+        self.layers.iter().map(|(k, v)| k.bytes() + v.bytes()).sum()
+    }
+}
+
+impl Activations {
+    /// The first `rows` rows, in the same memory.
+    pub fn first(&self, gpu: &Gpu, rows: usize) -> wgmarlin::Result<Activations> {
+        let first = |tensor: &Tensor| tensor.rows_view(gpu, 0, rows);
+        Ok(Activations {
+            ids: first(&self.ids)?,
+            positions: first(&self.positions)?,
+            normed: first(&self.normed)?,
+            x: first(&self.x)?,
+            update: first(&self.update)?,
+            q: first(&self.q)?,
+            mixed: first(&self.mixed)?,
+            gated: first(&self.gated)?,
+            workspace: self.workspace.clone(),
+        })
+    }
+}
+
+/// Brings tensors from the checkpoint to the GPU and counts their bytes.
+struct Loader<'a> {
+    gpu: &'a Gpu,
+    checkpoint: &'a Checkpoint,
+    precision: Precision,
+    bytes: u64,
+}
+
+impl Loader<'_> {
+    /// The format of embeddings and head.
+    fn dense_format(&self) -> Format {
+        match self.precision.weights {
+            Format::F32 => Format::F32,
+            Format::Bf16 => Format::Bf16,
+            _ if self.gpu.caps().f16 => Format::F16,
+            _ => Format::F32,
+        }
+    }
+
+    fn projection(&mut self, name: &str, n: usize, k: usize, bias: bool) -> Result<Projection> {
+        let weight = self.matrix(name, n, k)?;
+        let bias = bias.then(|| self.vector(&name.replace(".weight", ".bias"), n)).transpose()?;
+        Ok(Projection { weight, bias })
+    }
+
+    fn matrix(&mut self, name: &str, n: usize, k: usize) -> Result<Weight> {
+        let packed = self.pack(name, n, k)?;
+        self.upload_packed(&packed)
+    }
+
+    fn pack(&self, name: &str, n: usize, k: usize) -> Result<PackedMatrix> {
+        self.quantise(name, &self.checkpoint.floats(name, &[n, k])?, n, k, self.precision.weights)
+    }
+
+    fn quantise(
+        &self,
+        name: &str,
+        values: &[f32],
+        n: usize,
+        k: usize,
+        format: Format,
+    ) -> Result<PackedMatrix> {
+        let Precision { group, search, .. } = self.precision;
+        PackedMatrix::quantise(values, n, k, format, group, search)
+            .map_err(|e| self.checkpoint.wrong(name, e))
+    }
+
+    fn upload_packed(&mut self, packed: &PackedMatrix) -> Result<Weight> {
+        let weight = Weight::upload(self.gpu, packed)?;
+        self.bytes += weight.bytes();
+        Ok(weight)
+    }
+
+    /// A norm's weight or a bias, in the type of the activations.
+    fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
+        let values = self.checkpoint.floats(name, &[len])?;
+        let tensor = if self.precision.activations == DType::F16 {
+            let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+            if let Some(i) = halves.iter().position(|h| !h.is_finite()) {
+                return Err(self.checkpoint.wrong(name, format!("element {i} = {} is no f16", values[i])));
+            }
+            self.gpu.tensor(&[len], &halves)?
+        } else {
+            self.gpu.tensor(&[len], &values)?
+        };
+        self.bytes += tensor.bytes();
+        Ok(tensor)
+    }
+
+    /// The embedding table: f32 or f16, or bf16 as pairs in words. `hidden` is a multiple of 8, so that the rows of
+    /// the packed matrix have no padding.
+    fn table(&mut self, packed: &PackedMatrix) -> Result<Tensor> {
+        let (shape, words) = ([packed.n, packed.k], &packed.words);
+        let table = match packed.format {
+            Format::F32 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f32>(words))?,
+            Format::F16 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f16>(words))?,
+            _ => self.gpu.tensor(&[packed.n, packed.row_words], words)?,
+        };
+        self.bytes += table.bytes();
+        Ok(table)
+    }
+}
+
+/// The type of activations when the user names none.
+pub fn default_activations(gpu: &Gpu, weights: Format) -> DType {
+    if weights != Format::F32 && gpu.caps().f16 { DType::F16 } else { DType::F32 }
+}
+
+/// Fails where the adapter cannot do what was asked, before anything is loaded.
+pub fn check_activations(gpu: &Gpu, activations: DType) -> Result<()> {
+    if activations == DType::F16 && !gpu.caps().f16 {
+        let why = gpu.caps().why_missing(wgmarlin::Capability::F16);
+        return Err(Error::invalid("--activations f16", format!("{}: {why}", gpu.caps().adapter)));
+    }
+    Ok(())
+}

@@ -1,0 +1,458 @@
+//! The `generate` example on the checkpoint in `tests/fixtures/llama`: it agrees with transformers, quantisation costs
+//! what it should, and no file, however broken, makes it panic.
+//!
+//! The example's host-only modules are included here and tested directly; the rest runs as a child process.
+
+#[path = "../examples/generate/checkpoint.rs"]
+#[allow(dead_code)]
+mod checkpoint;
+#[path = "../examples/generate/config.rs"]
+#[allow(dead_code)]
+mod config;
+#[path = "../examples/generate/error.rs"]
+#[allow(dead_code)]
+mod error;
+#[path = "../examples/generate/text.rs"]
+#[allow(dead_code)]
+mod text;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+const CONFIG: &str = "config.json";
+const MODEL: &str = "model.safetensors";
+const REFERENCE: &str = "reference.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama")
+}
+
+struct Outcome {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the example, which `cargo test` builds beside the tests.
+fn generate(model: &Path, args: &[&str]) -> Outcome {
+    let test = std::env::current_exe().expect("the test's own path");
+    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+    let binary = profile.join("examples").join(format!("generate{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        binary.exists(),
+        "{} is missing: build it with `cargo build --example generate` in this profile",
+        binary.display()
+    );
+    let output =
+        Command::new(binary).arg("--model").arg(model).args(args).output().expect("the example starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Standard output of a run that must succeed.
+fn succeeds(args: &[&str]) -> String {
+    let Outcome { code, stdout, stderr } = generate(&fixture(), args);
+    assert_eq!(code, Some(0), "{args:?}\n{stdout}\n{stderr}");
+    stdout
+}
+
+/// The run must fail with status 1 and one message that contains `words`.
+fn fails(model: &Path, args: &[&str], words: &[&str]) {
+    let Outcome { code, stdout, stderr } = generate(model, args);
+    assert_eq!(code, Some(1), "{args:?}\n{stdout}\n{stderr}");
+    assert!(stderr.contains("error: "), "{args:?}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{args:?}\n{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{args:?}: no {word:?} in\n{stderr}");
+    }
+}
+
+/// A copy of the fixture to break, removed at the end.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn new(name: &str) -> Copy {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("generate-{name}"));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("create");
+        for file in [CONFIG, MODEL, REFERENCE, TOKENIZER] {
+            fs::copy(fixture().join(file), dir.join(file)).expect("copy");
+        }
+        Copy(dir)
+    }
+
+    fn edit(self, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Copy {
+        let path = self.0.join(file);
+        fs::write(&path, change(fs::read(&path).expect("read"))).expect("write");
+        self
+    }
+
+    fn edit_json(self, file: &str, change: impl FnOnce(&mut Value)) -> Copy {
+        self.edit(file, |bytes| {
+            let mut value = serde_json::from_slice(&bytes).expect("JSON");
+            change(&mut value);
+            value.to_string().into_bytes()
+        })
+    }
+
+    /// Edits the header of a safetensors file; the data stays.
+    fn edit_header(self, file: &str, change: impl FnOnce(&mut Value)) -> Copy {
+        self.edit(file, |bytes| {
+            let (mut header, data) = split(&bytes);
+            change(&mut header);
+            join(&header, data)
+        })
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn split(bytes: &[u8]) -> (Value, &[u8]) {
+    let (length, rest) = bytes.split_first_chunk::<8>().expect("a header's length");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    (serde_json::from_slice(header).expect("JSON"), data)
+}
+
+fn join(header: &Value, data: &[u8]) -> Vec<u8> {
+    let header = header.to_string().into_bytes();
+    [&(header.len() as u64).to_le_bytes(), &header[..], data].concat()
+}
+
+// ---- the model against transformers ----
+
+#[test]
+fn f32_agrees_with_transformers() {
+    let out = succeeds(&["--weights", "f32", "--check"]);
+    assert!(out.contains("argmax    160 of 160") && out.contains("first 96 of 96"), "{out}");
+    assert!(out.contains("passed (error < 1e-4, argmax ≥ 100 %, all greedy tokens)"), "{out}");
+}
+
+#[test]
+fn f16_agrees_with_transformers() {
+    let out = succeeds(&["--weights", "f16", "--check"]);
+    assert!(out.contains("passed (error < 2e-2, argmax ≥ 98 %)"), "{out}");
+}
+
+/// The check can fail: one row of one weight matrix negated is enough.
+#[test]
+fn a_changed_weight_fails_the_check() {
+    let copy = Copy::new("changed").edit(MODEL, |bytes| {
+        let (header, _) = split(&bytes);
+        let start =
+            bytes.len() - header["model.norm.weight"]["data_offsets"][1].as_u64().expect("end") as usize;
+        let from = header["model.layers.1.mlp.up_proj.weight"]["data_offsets"][0].as_u64().expect("start");
+        let mut bytes = bytes;
+        for element in 0..256 {
+            bytes[start + from as usize + 2 * element + 1] ^= 0x80;
+        }
+        bytes
+    });
+    let Outcome { code, stdout, stderr } = generate(&copy.0, &["--weights", "f32", "--check"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stdout.contains("FAILED"), "{stdout}");
+    assert!(!stdout.contains("argmax    0 of"), "more than one row is wrong: {stdout}");
+}
+
+/// Over one window of 512 tokens, on which the formats are far enough apart.
+fn perplexity(weights: &str, scale: &str) -> f64 {
+    let out = succeeds(&["--weights", weights, "--scale", scale, "--perplexity", "--windows", "1"]);
+    let value = out.split_whitespace().nth(1).and_then(|v| v.parse().ok());
+    value.unwrap_or_else(|| panic!("no perplexity in {out}"))
+}
+
+#[test]
+fn quantisation_costs_little_and_the_searched_scale_less() {
+    let exact = perplexity("f32", "mse");
+    let cost = |weights, scale| perplexity(weights, scale) / exact - 1.0;
+    let (int8, fp4, rounded) = (cost("int8", "mse"), cost("fp4", "mse"), cost("fp4", "absmax"));
+    assert!(int8.abs() < 3e-3, "int8 changes the perplexity by {int8}");
+    assert!(fp4 > 0.0 && fp4 < 0.05, "fp4 with searched scales costs {fp4}");
+    assert!(rounded > 1.5 * fp4 && rounded < 0.12, "fp4 with absmax scales costs {rounded}, searched {fp4}");
+}
+
+#[test]
+fn sampling_repeats_with_its_seed() {
+    let text = |more: &[&str]| {
+        succeeds(&[&["--prompt", "The type of a", "--weights", "fp4", "--max-new", "12"], more].concat())
+    };
+    let greedy = text(&[]);
+    assert!(greedy.starts_with("The type of a"), "{greedy}");
+    assert_eq!(greedy, text(&["--temperature", "0.8", "--top-k", "1"]));
+    let seeded = |seed| text(&["--temperature", "1.5", "--top-p", "0.95", "--seed", seed]);
+    let one = seeded("1");
+    assert_eq!(one, seeded("1"));
+    assert!(one != seeded("2") || one != seeded("3"), "the seed has no effect: {one}");
+}
+
+#[test]
+fn generation_stops_at_the_end_of_the_context_and_reports() {
+    let args = ["--prompt", "The type of a", "--weights", "int4", "--context", "8", "--max-new", "50"];
+    let Outcome { code, stdout, stderr } = generate(&fixture(), &args);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.starts_with("The type of a") && stdout.ends_with('\n'), "{stdout}");
+    for line in ["prompt    4 tokens, ", "decode    4 tokens, ", "for 8 positions", "qgemv", "argmax"] {
+        assert!(stderr.contains(line), "no {line:?} in\n{stderr}");
+    }
+}
+
+// ---- error paths, one per way to go wrong ----
+
+#[test]
+fn missing_files() {
+    fails(Path::new("/no/such/model"), &["--prompt", "x"], &["config.json"]);
+    for file in [CONFIG, MODEL, TOKENIZER, REFERENCE] {
+        let copy = Copy::new(&format!("without-{file}"));
+        fs::remove_file(copy.0.join(file)).expect("remove");
+        fails(&copy.0, &["--prompt", "x", "--check"], &[file]);
+    }
+}
+
+#[test]
+fn broken_checkpoints() {
+    let prompt = &["--prompt", "x", "--max-new", "1"];
+    let case = |name: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>, words: &[&str]| {
+        fails(&Copy::new(name).edit(MODEL, change).0, prompt, &[&[MODEL], words].concat());
+    };
+    case("empty", &|_| Vec::new(), &["truncated"]);
+    case("short", &|bytes| bytes[..7].to_vec(), &["truncated"]);
+    case("half-a-header", &|bytes| bytes[..100].to_vec(), &["truncated: header"]);
+    case("half-the-data", &|bytes| bytes[..bytes.len() / 2].to_vec(), &["truncated"]);
+    let announce = |length: u64| move |bytes: Vec<u8>| [&length.to_le_bytes(), &bytes[8..]].concat();
+    case("long-header", &announce(1 << 60), &["header of 1152921504606846976 bytes"]);
+    case("endless-header", &announce(u64::MAX), &["header of 18446744073709551615 bytes"]);
+    case("no-json", &|bytes| [&bytes[..8], &[b'{'; 64], &bytes[72..]].concat(), &["invalid header"]);
+
+    let case = |name: &str, tensor: &str, field: &str, value: Value, words: &[&str]| {
+        let copy = Copy::new(name).edit_header(MODEL, |header| header[tensor][field] = value);
+        fails(&copy.0, prompt, &[&[MODEL], words].concat());
+    };
+    let norm = "model.norm.weight";
+    case("dtype", norm, "dtype", json!("I16"), &[norm, "dtype I16", "F32, F16 or BF16"]);
+    case("shape", norm, "shape", json!([2, 128]), &[norm, "[2, 128]", "[256]"]);
+    let up = "model.layers.2.mlp.up_proj.weight";
+    case("transposed", up, "shape", json!([256, 704]), &[up, "[256, 704]", "[704, 256]"]);
+    case("offsets", norm, "data_offsets", json!([7_999_488, 1u64 << 62]), &["invalid header"]);
+    case("backwards", norm, "data_offsets", json!([8_000_000, 7_999_488]), &["invalid header"]);
+    case("overflow", norm, "shape", json!([1u64 << 40, 1u64 << 40]), &["invalid header"]);
+    let copy = Copy::new("missing-tensor").edit_header(MODEL, |header| {
+        header["model.final.weight"] = header[norm].take();
+        header.as_object_mut().expect("object").remove(norm);
+    });
+    fails(&copy.0, prompt, &[MODEL, norm, "missing"]);
+}
+
+#[test]
+fn broken_shard_indices() {
+    let case = |name: &str, index: Value, words: &[&str]| {
+        let copy = Copy::new(name);
+        fs::write(copy.0.join("model.safetensors.index.json"), index.to_string()).expect("write");
+        fails(&copy.0, &["--prompt", "x"], words);
+    };
+    let norm = "model.norm.weight";
+    case("index-empty", json!({}), &["index.json", "weight_map"]);
+    case("index-outside", json!({"weight_map": {norm: "../x.safetensors"}}), &["not the name of a file"]);
+    case("index-missing", json!({"weight_map": {norm: "x.safetensors"}}), &["x.safetensors"]);
+    case("index-partial", json!({"weight_map": {norm: MODEL}}), &["embed_tokens", "missing"]);
+}
+
+#[test]
+fn configurations_that_do_not_fit() {
+    let case = |name: &str, field: &str, value: Value, words: &[&str]| {
+        let copy = Copy::new(name).edit_json(CONFIG, |config| config[field] = value);
+        fails(&copy.0, &["--prompt", "x"], &[&[CONFIG], words].concat());
+    };
+    case("architecture", "architectures", json!(["MambaForCausalLM"]), &["unknown architecture", "Mamba"]);
+    case("no-architecture", "architectures", json!(null), &["unknown architecture"]);
+    case("no-layers", "num_hidden_layers", json!(0), &["num_hidden_layers"]);
+    // Well-formed, but not what the checkpoint holds.
+    let copy = Copy::new("layers").edit_json(CONFIG, |config| config["num_hidden_layers"] = json!(5));
+    fails(&copy.0, &["--prompt", "x"], &["model.layers.4.", "missing"]);
+    let copy = Copy::new("vocab").edit_json(CONFIG, |config| config["vocab_size"] = json!(8192));
+    fails(&copy.0, &["--prompt", "x"], &["embed_tokens", "[4096, 256]", "[8192, 256]"]);
+    fails(&Copy::new("config-json").edit(CONFIG, |_| b"{".to_vec()).0, &["--prompt", "x"], &["JSON"]);
+    fails(
+        &Copy::new("tokenizer-json").edit(TOKENIZER, |_| b"{}".to_vec()).0,
+        &["--prompt", "x"],
+        &[TOKENIZER],
+    );
+}
+
+#[test]
+fn tokens_out_of_range_and_prompts_too_long() {
+    let copy = Copy::new("tokenizer").edit_json(TOKENIZER, |tokenizer| {
+        let mut token = tokenizer["added_tokens"][0].clone();
+        token["id"] = json!(4096);
+        token["content"] = json!("<|beyond|>");
+        tokenizer["added_tokens"].as_array_mut().expect("array").push(token);
+    });
+    fails(&copy.0, &["--prompt", "a <|beyond|>"], &["token id 4096 is out of range", "4096 tokens"]);
+
+    for (value, name) in [(4096i32, "large"), (-1, "negative")] {
+        let copy = Copy::new(&format!("reference-{name}")).edit(REFERENCE, |bytes| {
+            let (header, data) = split(&bytes);
+            let mut data = data.to_vec();
+            let at = header["eval_ids"]["data_offsets"][0].as_u64().expect("offset") as usize;
+            data[at + 4..at + 8].copy_from_slice(&value.to_le_bytes());
+            join(&header, &data)
+        });
+        fails(&copy.0, &["--perplexity"], &["eval_ids", &format!("token id {value} is out of range")]);
+    }
+    let fixture = fixture();
+    let long = "the quick brown fox ".repeat(20);
+    fails(&fixture, &["--prompt", &long, "--context", "16"], &["prompt", "longer than the context of 16"]);
+    fails(&fixture, &["--prompt", &long.repeat(60)], &["longer than the context of 2048"]);
+    fails(&fixture, &["--check", "--context", "100"], &["--context", "160 positions"]);
+    fails(&fixture, &["--prompt", ""], &["no tokens"]);
+}
+
+#[test]
+fn arguments_out_of_range() {
+    let fixture = fixture();
+    for (name, values) in [
+        ("--group", &["0", "7", "256", "-1", "x"][..]),
+        ("--max-new", &["0", "-1", "1e9", "99999999999"]),
+        ("--temperature", &["-1", "NaN", "inf", "1e-9"]),
+        ("--top-k", &["-1", "x"]),
+        ("--top-p", &["0", "1.5", "NaN"]),
+        ("--seed", &["-1", "x"]),
+        ("--weights", &["fp5"]),
+        ("--activations", &["i8"]),
+        ("--scale", &["best"]),
+        ("--windows", &["0"]),
+        ("--context", &["0", "5000"]),
+    ] {
+        for value in values {
+            fails(&fixture, &["--prompt", "x", &format!("{name}={value}")], &[name]);
+        }
+    }
+    fails(&fixture, &["--perplexity", "--windows", "33"], &["--windows", "eval_ids has 32"]);
+    fails(&fixture, &[], &["--prompt"]);
+    // 704 columns are no whole number of groups of 128.
+    fails(&fixture, &["--prompt", "x", "--weights", "int4", "--group", "128"], &["down_proj", "704"]);
+    fails(&fixture, &["--prompt", "x", "--adapter", "no such"], &["no such"]);
+}
+
+// ---- the host-only modules ----
+
+fn edited(change: impl FnOnce(&mut Value)) -> Result<config::Description, String> {
+    let text = fs::read_to_string(fixture().join(CONFIG)).expect("read");
+    let mut value: Value = serde_json::from_str(&text).expect("JSON");
+    change(&mut value);
+    config::Description::parse(&value.to_string()).map_err(|e| e.to_string())
+}
+
+#[test]
+fn configuration_is_read() {
+    let plain = edited(|_| ()).expect("valid");
+    assert_eq!((plain.layers, plain.hidden, plain.ffn, plain.vocab), (4, 256, 704, 4096));
+    assert_eq!((plain.heads, plain.kv_heads, plain.head_dim, plain.context), (4, 2, 64, 2048));
+    assert_eq!((plain.q_width(), plain.kv_width(), plain.eos.as_slice()), (256, 128, &[0][..]));
+    assert!(plain.tied && !plain.attention_bias);
+
+    let rope = |change: fn(&mut Value)| edited(change).expect("valid").rope_theta;
+    let theta = 5e5;
+    assert_eq!(rope(|c| c["rope_parameters"]["rope_theta"] = json!(5e5)), theta);
+    assert_eq!(rope(|c| (c["rope_parameters"], c["rope_theta"]) = (json!(null), json!(5e5))), theta);
+    assert_eq!(rope(|c| c["rope_parameters"] = json!(null)), 10_000.0);
+    let absent = edited(|c| c["head_dim"] = json!(null)).expect("valid");
+    assert_eq!(absent, plain);
+    let all = edited(|c| c["num_key_value_heads"] = json!(null)).expect("valid");
+    assert_eq!(all.kv_heads, 4);
+    let many = edited(|c| c["eos_token_id"] = json!([0, 7])).expect("valid");
+    assert_eq!(many.eos, [0, 7]);
+}
+
+#[test]
+fn configuration_is_validated() {
+    let cases: &[(&str, Value, &str)] = &[
+        ("hidden_size", json!(0), "hidden_size: 0 is not a whole number within"),
+        ("hidden_size", json!(257), "multiple"),
+        ("hidden_size", json!(1u64 << 40), "hidden_size"),
+        ("hidden_size", json!(-8), "-8"),
+        ("hidden_size", json!(256.5), "256.5"),
+        ("hidden_size", json!("256"), "\"256\""),
+        ("hidden_size", json!(null), "hidden_size: null"),
+        ("intermediate_size", json!(0), "intermediate_size"),
+        ("num_hidden_layers", json!(1_000_000_000), "num_hidden_layers"),
+        ("num_attention_heads", json!(0), "num_attention_heads"),
+        ("num_attention_heads", json!(3), "multiple of num_key_value_heads"),
+        ("num_key_value_heads", json!(0), "num_key_value_heads"),
+        ("num_key_value_heads", json!(3), "multiple of num_key_value_heads"),
+        ("head_dim", json!(0), "head_dim"),
+        ("head_dim", json!(12), "multiple"),
+        ("head_dim", json!(512), "head_dim"),
+        ("vocab_size", json!(0), "vocab_size"),
+        ("vocab_size", json!(u64::MAX), "vocab_size"),
+        ("max_position_embeddings", json!(0), "max_position_embeddings"),
+        ("rms_norm_eps", json!(-1.0), "rms_norm_eps"),
+        ("rope_parameters", json!({"rope_theta": 0.0}), "rope_theta"),
+        ("rope_parameters", json!({"rope_type": "yarn"}), "yarn"),
+        ("rope_scaling", json!({"type": "linear"}), "linear"),
+        ("hidden_act", json!("relu"), "relu"),
+        ("mlp_bias", json!(true), "mlp_bias"),
+        ("tie_word_embeddings", json!(1), "tie_word_embeddings"),
+        ("eos_token_id", json!(4096), "token id 4096 is out of range"),
+        ("eos_token_id", json!([0, -1]), "-1 is no token id"),
+    ];
+    for (field, value, words) in cases {
+        let error = edited(|c| c[*field] = value.clone()).expect_err(field);
+        assert!(error.contains(words), "{field} = {value}: {error}");
+    }
+    let error = edited(|c| (c["head_dim"], c["num_attention_heads"]) = (json!(null), json!(6)));
+    assert!(error.expect_err("256 / 6").contains("multiple of num_attention_heads"));
+}
+
+#[test]
+fn shards_and_dtypes_read_alike() {
+    let copy = Copy::new("shards");
+    let shard = |name: &str, dtype: &str, values: &[u8]| {
+        let header = json!({name: {"dtype": dtype, "shape": [3], "data_offsets": [0, values.len()]}});
+        fs::write(copy.0.join(format!("{name}.safetensors")), join(&header, values)).expect("write");
+    };
+    let values = [1.0f32, -2.5, 0.125];
+    let bytes = |f: fn(f32) -> Vec<u8>| values.iter().flat_map(|&v| f(v)).collect::<Vec<u8>>();
+    shard("a", "F32", &bytes(|v| v.to_le_bytes().to_vec()));
+    shard("b", "F16", &bytes(|v| half::f16::from_f32(v).to_le_bytes().to_vec()));
+    shard("c", "BF16", &bytes(|v| half::bf16::from_f32(v).to_le_bytes().to_vec()));
+    let map: Value = ["a", "b", "c"].iter().map(|n| (*n, format!("{n}.safetensors"))).collect();
+    fs::write(copy.0.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string())
+        .expect("write");
+    let checkpoint = checkpoint::Checkpoint::open_dir(&copy.0).expect("opens");
+    for name in ["a", "b", "c"] {
+        assert_eq!(checkpoint.floats(name, &[3]).expect(name), values);
+        assert!(checkpoint.floats(name, &[4]).is_err());
+    }
+    assert!(checkpoint.floats("d", &[3]).is_err());
+    assert!(checkpoint.integers("a").is_err());
+}
+
+#[test]
+fn streamed_text_is_the_whole_text() {
+    let tokenizer = text::Text::open(&fixture()).expect("tokenizer");
+    let prompt = tokenizer.encode("fn main", 4096).expect("prompt");
+    for wanted in ["() { println!(\"héllo → 世界 🦀\"); }", "", " ", "🦀🦀 é", "\n\n    let x = 5;\n"]
+    {
+        let whole = tokenizer.encode(&format!("fn main{wanted}"), 4096).expect("text");
+        assert_eq!(whole[..prompt.len()], prompt);
+        let mut stream = text::Stream::new(&tokenizer, &prompt);
+        let mut pieces: Vec<String> =
+            whole[prompt.len()..].iter().map(|&id| stream.push(id).expect("piece")).collect();
+        assert!(pieces.iter().all(|piece| !piece.contains('\u{fffd}')), "{pieces:?}");
+        pieces.push(stream.finish().expect("rest"));
+        assert_eq!(pieces.concat(), wanted);
+    }
+    // A text that stops inside a character still shows that something was there.
+    let crab = tokenizer.encode("🦀", 4096).expect("crab");
+    assert!(crab.len() > 1, "the tokenizer has a token for the crab");
+    let mut stream = text::Stream::new(&tokenizer, &prompt);
+    assert_eq!(stream.push(crab[0]).expect("piece"), "");
+    assert_eq!(stream.finish().expect("rest"), "\u{fffd}");
+}
