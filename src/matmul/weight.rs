@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use super::spec::packet;
+use rayon::prelude::*;
+
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::format::{Format, PackedMatrix};
@@ -69,7 +71,13 @@ impl Weight {
         for first in (0..n).step_by(rows) {
             let rows = first..(first + rows).min(n);
             let words = &matrix.words[rows.start * row_words..rows.end * row_words];
-            let words = gpu.tensor(&[words.len()], words)?;
+            let words = match format {
+                Format::Fp4 => {
+                    let arranged: Vec<u32> = words.par_iter().map(|&w| arrange_fp4(w)).collect();
+                    gpu.tensor(&[words.len()], &arranged)?
+                }
+                _ => gpu.tensor(&[words.len()], words)?,
+            };
             let halves = |values: &[half::f16]| -> Result<Tensor> {
                 if values.is_empty() {
                     return Ok(words.clone());
@@ -129,5 +137,31 @@ impl Weight {
     }
 }
 
+/// Moves the bits of eight FP4 codes to where `decode` in `wgsl/common/weight.wgsl` wants them. Codes j and j + 4 share
+/// the places of the low and the high half: magnitudes at bits 11..9, 8..6, 5..3, 2..0 and signs at 15, 12, 14, 13 for
+/// j = 0..3.
+fn arrange_fp4(word: u32) -> u32 {
+    const SIGN: [u32; 4] = [15, 12, 14, 13];
+    (0..8).fold(0, |out, i: u32| {
+        let code = word >> (4 * i) & 15;
+        let (pair, half) = (i % 4, i / 4 * 16);
+        out | (code & 7) << (half + 9 - 3 * pair) | (code >> 3) << (half + SIGN[pair as usize])
+    })
+}
+
 /// dtypes that activations may have.
 pub(crate) const FLOATS: &[DType] = &[DType::F32, DType::F16];
+
+#[cfg(test)]
+mod tests {
+    use super::arrange_fp4;
+
+    /// Every bit of a word has a place of its own, so the arrangement is invertible.
+    #[test]
+    fn fp4_arrangement_is_a_permutation_of_bits() {
+        let places: Vec<u32> = (0..32).map(|bit| arrange_fp4(1 << bit)).collect();
+        assert!(places.iter().all(|p| p.count_ones() == 1));
+        assert_eq!(places.iter().fold(0, |all, p| all | p), u32::MAX);
+        assert_eq!(arrange_fp4(0x0123_4567) | arrange_fp4(0xfedc_ba98), u32::MAX);
+    }
+}

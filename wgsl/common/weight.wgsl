@@ -30,17 +30,15 @@ const CODE_UNIT = 16777216.0;
 const CHUNKS = PACKET / 8u;
 
 #if WEIGHT == fp4
-// Sign to bit 15, exponent and mantissa to bits 11..9 of each half. Each pair is shifted into place at once rather than
-// down to bit 0 first: integer operations are what bounds a GEMV on NVIDIA (half the rate of multiply-adds).
-fn fp4_pair(magnitude: u32, sign: u32) -> vec2<f32> {
-    return unpack2x16float((magnitude & 0x0e000e00u) | (sign & 0x80008000u));
-}
+// The upload has arranged each word (arrange_fp4 in src/matmul/weight.rs) so that one or two shifts bring a pair's signs to
+// bits 31 and 15 and its exponents and mantissas to bits 27..25 and 11..9: integer operations bound a GEMV on NVIDIA,
+// where they run at half the rate of multiply-adds.
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q = p[chunk];
-    let e04 = fp4_pair(q << 9u, q << 12u);
-    let e15 = fp4_pair(q << 5u, q << 8u);
-    let e26 = fp4_pair(q << 1u, q << 4u);
-    let e37 = fp4_pair(q >> 3u, q);
+    let e04 = unpack2x16float(q & 0x8e008e00u);
+    let e15 = unpack2x16float((q << 3u) & 0x8e008e00u);
+    let e26 = unpack2x16float(((q << 6u) & 0x0e000e00u) | ((q << 1u) & 0x80008000u));
+    let e37 = unpack2x16float(((q << 9u) & 0x0e000e00u) | ((q << 2u) & 0x80008000u));
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
 #elif WEIGHT == int8
