@@ -24,8 +24,6 @@ struct Spec {
     out_row: usize,
     /// Upload the weight in parts of this many bytes.
     part_bytes: u64,
-    /// Timed launches need not wait for each other.
-    overlap: bool,
 }
 
 impl Spec {
@@ -48,7 +46,6 @@ impl Spec {
             activation: Activation::None,
             out_row: 0,
             part_bytes: u64::MAX,
-            overlap: false,
         }
     }
 
@@ -79,9 +76,6 @@ impl Spec {
         }
         if self.part_bytes != u64::MAX {
             label += " in parts";
-        }
-        if self.overlap {
-            label += " overlapped";
         }
         label
     }
@@ -115,12 +109,10 @@ impl Spec {
             let residual_gpu = residual.as_ref().map(|r| gpu.floats(o_type, &[m, n], r)).transpose()?;
             let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost: Cost::default() };
             // One output for all copies: each launch waits for the one before, as the layers of a model do.
-            // Or one each, so that a launch may begin while the one before ends.
-            let fresh = || gpu.output(o_type, &[self.out_row + m, n]);
-            let shared = fresh()?;
+            let out = gpu.output(o_type, &[self.out_row + m, n])?;
             for copy in 0..copies {
                 let weight = Weight::upload_in_parts(gpu, &whole, self.part_bytes)?;
-                let out = if self.overlap { fresh()? } else { shared.clone() };
+                let out = out.clone();
                 prepared.cost = Cost {
                     bytes: weight.bytes() + a_gpu.bytes() + (m * n * o_type.size()) as u64,
                     flops: 2 * (m * n * k) as u64 * if pair { 2 } else { 1 },
@@ -170,7 +162,7 @@ impl Spec {
 }
 
 /// All elements of a small output, some thousands of a large one (the corners among them).
-fn places(random: &mut Random, len: usize) -> Vec<usize> {
+pub(crate) fn places(random: &mut Random, len: usize) -> Vec<usize> {
     const MANY: usize = 1 << 16;
     if len <= MANY {
         return (0..len).collect();
@@ -179,7 +171,7 @@ fn places(random: &mut Random, len: usize) -> Vec<usize> {
 }
 
 /// A random matrix; for real shapes random codes, which are quicker to make than quantised values.
-fn pack(
+pub(crate) fn pack(
     random: &mut Random,
     n: usize,
     k: usize,
@@ -308,9 +300,6 @@ pub(super) fn qgemv() -> Vec<Case> {
     });
     for shape in [(1, 4096, 4096), (1, 14336, 4096), (1, 4096, 14336), (1, 8192, 8192), (1, 128_256, 4096)] {
         all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, shape));
-    }
-    for n in [4096, 14336] {
-        all.push(Spec { overlap: true, ..Spec::new(spec, Perf, Format::Fp4, DType::F16, (1, n, 4096)) });
     }
     for m in [2, 4, 8] {
         all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, (m, 14336, 4096)));

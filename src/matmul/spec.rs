@@ -4,7 +4,7 @@ use super::cases;
 use super::plan::{Rows, Traits};
 use crate::format::Format;
 use crate::kernel::{
-    Access, Binding, Def, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
+    Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
 };
 use crate::tensor::DType;
 
@@ -104,18 +104,25 @@ pub(super) const QUANTISED: &[Format] = &[Format::Fp4, Format::Int4, Format::Int
 
 type DTypes = (DType, DType);
 
-/// The defines that all matrix kernels share.
-fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Vec<(&'static str, Def)> {
+/// The defines that all readers of a weight share: see `wgsl/common/weight.wgsl` and `packed.wgsl`.
+pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
     defines![
-        MUL = Def::Flag(std::env::var("XM").is_ok()),
-        WEIGHT = Def::Word(traits.format.name()),
-        QUANTISED = Def::Flag(traits.format.is_quantised()),
+        WEIGHT = Def::Word(format.name()),
+        QUANTISED = Def::Flag(format.is_quantised()),
+        NEEDS_F16 = Def::Flag(f16),
+    ]
+}
+
+/// The defines that all matrix kernels share.
+fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
+    let mut defines = weight_defines(traits.format, needs_f16((a, out)));
+    defines.extend(defines![
         ROWS = Def::Word(traits.rows.name()),
         TA = Def::Type(a.wgsl()),
         TO = Def::Type(out.wgsl()),
-        NEEDS_F16 = Def::Flag(needs_f16((a, out))),
         PAIR = Def::Flag(pair),
-    ]
+    ]);
+    defines
 }
 
 /// Packed halves are read without the f16 feature, but the alias that names the type needs it.

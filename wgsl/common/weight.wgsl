@@ -36,15 +36,9 @@ const CHUNKS = PACKET / 8u;
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q = p[chunk];
     let e04 = unpack2x16float(q & 0x8e008e00u);
-#if MUL
-    let e15 = unpack2x16float((q * 8u) & 0x8e008e00u);
-    let e26 = unpack2x16float(((q * 64u) & 0x0e000e00u) | ((q * 2u) & 0x80008000u));
-    let e37 = unpack2x16float(((q * 512u) & 0x0e000e00u) | ((q * 4u) & 0x80008000u));
-#else
     let e15 = unpack2x16float((q << 3u) & 0x8e008e00u);
     let e26 = unpack2x16float(((q << 6u) & 0x0e000e00u) | ((q << 1u) & 0x80008000u));
     let e37 = unpack2x16float(((q << 9u) & 0x0e000e00u) | ((q << 2u) & 0x80008000u));
-#endif
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
 #elif WEIGHT == int8
