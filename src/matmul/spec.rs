@@ -1,3 +1,5 @@
+//! Declarations, specialisations and tiles of the matrix kernels.
+
 use std::collections::HashSet;
 
 use super::cases;
