@@ -212,3 +212,33 @@ fn nothing_panics_in_src() {
     }
     none("may panic", found);
 }
+
+/// The example that the README shows is the one that CI compiles.
+#[test]
+fn the_readme_quotes_the_example() {
+    let read =
+        |name: &str| fs::read_to_string(root().join(name)).expect("part of the crate").replace("\r\n", "\n");
+    let readme = read("README.md");
+    let blocks: Vec<&str> =
+        readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks, [read("examples/matmul.rs")], "README.md's Rust code is not examples/matmul.rs");
+}
+
+/// The README's table of kernels says what the catalogue says: rows `| kernel | module | tiers | ...`.
+#[test]
+fn the_readme_lists_the_kernels() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("part of the crate");
+    let listed: Vec<String> = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("| kernel | module "))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').skip(1).take(3).map(str::trim).collect::<Vec<_>>().join(" | "))
+        .collect();
+    let row = |spec: &&wgmarlin::KernelSpec| {
+        let tiers: Vec<_> = spec.tiers.iter().map(|t| t.tier.name()).collect();
+        format!("`{}` | `{}` | {}", spec.name, spec.family, tiers.join(", "))
+    };
+    let want: Vec<String> = CATALOGUE.iter().map(row).collect();
+    assert_eq!(listed, want, "the table must be:\n{}", want.join("\n"));
+}

@@ -1,3 +1,5 @@
+//! The reference: a plain scan of each row.
+
 /// The reference: per row of `cols`, the lowest index of the greatest value; NaN never wins; 0 if all are NaN.
 pub fn argmax(logits: &[f32], cols: usize) -> Vec<f64> {
     let best = |row: &[f32]| {

@@ -1,3 +1,5 @@
+//! Declaration and cases of `argmax`.
+
 use super::{Argmax, cpu, record};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Rule, Tier,

@@ -1,3 +1,5 @@
+//! Wrong calls.
+
 use super::{Argmax, record};
 use crate::{DType, Gpu};
 

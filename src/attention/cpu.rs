@@ -1,3 +1,5 @@
+//! The reference: each query by itself, in f64, scores and softmax over the whole row of keys at once.
+
 use rayon::prelude::*;
 
 /// What the reference needs to know of a request: [B, Sq, Hq, D] queries over the first `kv_len` of [B, C, Hkv, D].

@@ -1,3 +1,5 @@
+//! Declarations and cases of `attention`, `attention_decode` and `attention_merge`.
+
 use super::cpu::{self, Problem};
 use super::plan::{MAX_SPLITS, Splits};
 use super::{Attention, AttentionDecode, merge, record, record_split, workspace_len};

@@ -1,3 +1,5 @@
+//! The three kernels against each other, and wrong calls.
+
 use super::plan::Splits;
 use super::*;
 use crate::Gpu;

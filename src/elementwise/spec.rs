@@ -1,3 +1,5 @@
+//! Declaration and cases of `elementwise`.
+
 use super::{Elementwise, Op, cpu, record};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Rule,

@@ -1,3 +1,5 @@
+//! Wrong calls.
+
 use super::{Elementwise, Op, record};
 use crate::{DType, Gpu};
 

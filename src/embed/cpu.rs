@@ -1,3 +1,5 @@
+//! The reference: a plain gather.
+
 /// The reference: rows of `table` (`cols` wide) at `ids`, scaled; zeros for an id past the table.
 pub fn embed(ids: &[u32], table: &[f32], cols: usize, scale: f32) -> Vec<f64> {
     let mut out = Vec::with_capacity(ids.len() * cols);

@@ -1,3 +1,5 @@
+//! Declaration and cases of `embed`.
+
 use half::bf16;
 
 use super::{Embed, cpu, record};

@@ -1,3 +1,5 @@
+//! Wrong calls.
+
 use super::{Embed, record};
 use crate::{DType, Gpu};
 

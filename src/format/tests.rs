@@ -1,3 +1,5 @@
+//! All codes of all formats, rounding, scale search, layout, and refused input.
+
 use super::*;
 
 const QUANTISED: [Format; 4] = [Format::Fp4, Format::Int4, Format::Int4Zero, Format::Int8];

@@ -1,3 +1,5 @@
+//! The reference in f64.
+
 /// The reference: (normalised rows, sums with the residual).
 pub fn rms_norm(x: &[f32], residual: Option<&[f32]>, weight: &[f32], eps: f32) -> (Vec<f64>, Vec<f64>) {
     let sums: Vec<f64> = match residual {

@@ -1,3 +1,5 @@
+//! Declaration and cases of `rms_norm`.
+
 use super::{RmsNorm, cpu, record};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Rule, Tier,

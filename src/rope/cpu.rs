@@ -1,3 +1,5 @@
+//! Frequencies, and the reference with angles in f64.
+
 use super::Pairing;
 
 /// Frequencies θ^(-2i/rotary), i < rotary/2, of the original rotary embedding.

@@ -1,3 +1,5 @@
+//! The reduction of large angles, and wrong calls.
+
 use super::{Pairing, Rope, cpu, record};
 use crate::{DType, Gpu};
 

@@ -1,3 +1,5 @@
+//! The reference: probabilities in f64 and a draw by the same generator.
+
 use super::Choice;
 
 /// Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).

@@ -1,3 +1,5 @@
+//! The generator's known answers, the frequencies of many draws, and wrong calls.
+
 use super::{Choice, Sample, cpu, record};
 use crate::kernel::{
     Access, Binding, Defines, KernelSpec, Launch, Needs, Params, Tier, TierSpec, Variant, params,

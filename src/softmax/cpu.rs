@@ -1,3 +1,5 @@
+//! The reference in f64.
+
 /// The reference: softmax of `scale · x` over rows of `cols`.
 pub fn softmax(x: &[f32], cols: usize, scale: f32) -> Vec<f64> {
     let mut out = Vec::with_capacity(x.len());

@@ -1,3 +1,5 @@
+//! Wrong calls.
+
 use super::{Softmax, record};
 use crate::{DType, Gpu};
 
