@@ -7,6 +7,7 @@ mod tests;
 
 pub use cpu::dequant;
 pub use spec::DEQUANT;
+use spec::Rows;
 
 use crate::error::Result;
 use crate::kernel::{Launch, Recorder, index32};
@@ -18,8 +19,8 @@ use crate::tensor::Tensor;
 pub struct Dequant<'a> {
     /// \[N, K\] in any format.
     pub weight: &'a Weight,
-    /// \[N, K\], f32 or f16. Weights are computed in f32; those beyond ±65504 have no f16 and give what the adapter's
-    /// conversion gives.
+    /// \[N, K\], f32 or f16. Weights are computed in f32; conversion to f16 is the adapter's, which may round to nearest
+    /// or towards zero, and of weights beyond ±65504 may make anything.
     pub out: &'a Tensor,
 }
 
@@ -49,10 +50,13 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Dequant<'_>) -> Result<
     out.expect(KERNEL, "out", FLOATS, &[n, k])?;
     weight.check_device(KERNEL, "weight", recorder.gpu())?;
     index32(KERNEL, "out", out.len())?;
-    let variant = spec::variant(weight.format(), out.dtype(), k.is_multiple_of(8));
+    let rows = Rows::of(weight);
+    let variant = spec::variant(weight.format(), out.dtype(), rows);
     let (tier, defines, needs) = recorder.choose(&DEQUANT, |_| Ok(variant.clone().into()))?;
     for part in weight.parts() {
-        let chunks = (part.rows.len() * k.div_ceil(8)) as u64;
+        let (n, chunks) = (part.rows.len(), part.rows.len() * k.div_ceil(8));
+        // Rows without padding are one long row.
+        let (n, joined) = if rows == Rows::Flat { (1, n) } else { (n, 1) };
         recorder.launch(Launch {
             spec: &DEQUANT,
             tier,
@@ -60,14 +64,14 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Dequant<'_>) -> Result<
             needs,
             binds: &[out, &part.words, &part.scales, &part.zeros],
             params: spec::DequantParams {
-                n: index32(KERNEL, "rows", part.rows.len())?,
-                k: index32(KERNEL, "columns", k)?,
-                packets: index32(KERNEL, "packets", weight.packets())?,
-                groups: index32(KERNEL, "groups", weight.groups())?,
+                n: index32(KERNEL, "rows", n)?,
+                k: index32(KERNEL, "columns", k * joined)?,
+                packets: index32(KERNEL, "packets", weight.packets() * joined)?,
+                groups: index32(KERNEL, "groups", weight.groups() * joined)?,
                 group_shift: weight.group_shift(),
-                n_first: index32(KERNEL, "rows", part.rows.start)?,
+                first: index32(KERNEL, "out", part.rows.start * k)?,
             },
-            groups: chunks.div_ceil(u64::from(spec::THREADS)),
+            groups: (chunks as u64).div_ceil(u64::from(rows.chunks())),
         })?;
     }
     Ok(())

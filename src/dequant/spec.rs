@@ -7,9 +7,9 @@ use crate::error::Result;
 use crate::format::{Format, Group, PackedMatrix};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder,
-    Rule, Variant, defines, params, tier, unit,
+    Rule, Variant, defines, params, tier,
 };
-use crate::matmul::{FLOATS, Weight, pack, places, weight_defines};
+use crate::matmul::{FLOATS, Weight, pack, packet, places, weight_defines};
 use crate::tensor::DType;
 
 params! {
@@ -17,7 +17,7 @@ params! {
     pub(super) struct DequantParams {
         n: u32, k: u32,
         packets: u32, groups: u32, group_shift: u32,
-        n_first: u32,
+        first: u32,
     }
 }
 
@@ -36,25 +36,70 @@ pub static DEQUANT: KernelSpec = KernelSpec {
     cases,
 };
 
-pub(super) const THREADS: u32 = 64;
+/// How rows lie in memory; see `wgsl/dequant/dequant.wgsl`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    Ragged,
+    Padded,
+    Flat,
+}
 
-/// `wide`: K is a multiple of 8.
-pub(super) fn variant(format: Format, out: DType, wide: bool) -> Variant {
+impl Rows {
+    const ALL: [Rows; 3] = [Rows::Ragged, Rows::Padded, Rows::Flat];
+
+    pub fn of(weight: &Weight) -> Rows {
+        let row = weight.packets() * packet(weight.format()) as usize;
+        let whole_k = weight.format().is_quantised() && weight.group() == weight.k();
+        match weight.k() {
+            k if row == k && !whole_k => Rows::Flat,
+            k if k.is_multiple_of(8) => Rows::Padded,
+            _ => Rows::Ragged,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Rows::Ragged => "ragged",
+            Rows::Padded => "padded",
+            Rows::Flat => "flat",
+        }
+    }
+
+    /// Threads of a workgroup, and chunks of a thread.
+    const fn shape(self) -> (u32, u32) {
+        if matches!(self, Rows::Ragged) { (64, 1) } else { (128, 2) }
+    }
+
+    /// Chunks of a workgroup.
+    pub const fn chunks(self) -> u32 {
+        let (threads, each) = self.shape();
+        threads * each
+    }
+}
+
+pub(super) fn variant(format: Format, out: DType, rows: Rows) -> Variant {
     let f16 = out == DType::F16;
+    let (threads, each) = rows.shape();
+    let out_unit = match (rows, out) {
+        (Rows::Ragged, _) => out.wgsl(),
+        (_, DType::F16) => "vec4<u32>",
+        _ => "vec4<f32>",
+    };
     let mut defines = weight_defines(format, f16);
     defines.extend(defines![
-        OUT_UNIT = Def::Type(unit(out, wide)),
-        WIDE = Def::Flag(wide),
-        THREADS = Def::Num(THREADS),
+        ROWS = Def::Word(rows.name()),
+        OUT_UNIT = Def::Type(out_unit),
+        THREADS = Def::Num(threads),
+        EACH = Def::Num(each),
     ]);
-    Variant { defines, needs: Needs { f16, threads: THREADS, ..Needs::default() } }
+    Variant { defines, needs: Needs { f16, threads, ..Needs::default() } }
 }
 
 fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     for &format in Format::ALL {
         for &out in FLOATS {
-            all.extend([false, true].map(|wide| variant(format, out, wide)));
+            all.extend(Rows::ALL.map(|rows| variant(format, out, rows)));
         }
     }
     all
@@ -68,11 +113,21 @@ fn cases() -> Vec<Case> {
             let mut add = |level, n, k, group, part_bytes| {
                 all.push(random_case(level, format, out, (n, k), group, part_bytes));
             };
-            // A workgroup takes 64 chunks of eight columns; a row is padded to 32 bytes.
+            // A workgroup takes 64 or 256 chunks of eight columns; a row is padded to 32 bytes.
             add(Quick, 12, 64, Group::Size(32), u64::MAX);
-            for (n, k) in
-                [(1, 1), (1, 8), (3, 7), (17, 33), (9, 100), (5, 40), (3, 1016), (1, 1024), (2, 1032)]
-            {
+            for (n, k) in [
+                (1, 1),
+                (1, 8),
+                (3, 7),
+                (17, 33),
+                (9, 100),
+                (5, 40),
+                (3, 1016),
+                (1, 2040),
+                (2, 1032),
+                (1, 2048),
+                (2, 1088),
+            ] {
                 add(Full, n, k, Group::WholeK, u64::MAX);
             }
             if format.is_quantised() {
@@ -88,8 +143,8 @@ fn cases() -> Vec<Case> {
         }
     }
     // More than 65535 workgroups.
-    let rows = 65_537 * THREADS as usize / 2;
-    all.push(random_case(Full, Format::Int4, DType::F16, (rows, 9), Group::WholeK, u64::MAX));
+    let rows = 65_537 * Rows::Ragged.chunks() as usize / 3;
+    all.push(random_case(Full, Format::Int4, DType::F16, (rows, 17), Group::WholeK, u64::MAX));
     for format in [Format::Fp4, Format::Int4, Format::Int8] {
         all.push(random_case(Perf, format, DType::F16, (14336, 4096), Group::Size(32), u64::MAX));
     }

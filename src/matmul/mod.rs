@@ -13,8 +13,8 @@ mod weight;
 
 pub(crate) use cases::{pack, places};
 pub use cpu::{activate, gate_up, linear};
-pub(crate) use spec::weight_defines;
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
+pub(crate) use spec::{packet, weight_defines};
 pub use weight::Weight;
 pub(crate) use weight::{FLOATS, Part};
 

@@ -248,7 +248,7 @@ pub(super) fn coop_variant(
 }
 
 /// Elements that one thread loads at once: PACKET of `wgsl/common/weight.wgsl`.
-pub(super) const fn packet(format: Format) -> u32 {
+pub(crate) const fn packet(format: Format) -> u32 {
     match format {
         Format::F32 | Format::F16 | Format::Bf16 => 8,
         Format::Int8 => 16,

@@ -47,7 +47,9 @@ fn weight_eight(row: u32, k: u32) -> Eight {
     let packet = min(k / PACKET, params.packets - 1u);
     let v = decode(load_packet(row, packet), (k / 8u) % CHUNKS);
     let group = min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+    // Products of halves have 22 bits and those of codes fewer: only the sum rounds, fused or not.
     let scale = load_scale(row, group);
-    let zero = load_zero(row, group);
-    return Eight((v.lo * CODE_UNIT - zero) * scale, (v.hi * CODE_UNIT - zero) * scale);
+    let offset = vec4<f32>(-load_zero(row, group) * scale);
+    let unit = vec4<f32>(CODE_UNIT * scale);
+    return Eight(fma(v.lo, unit, offset), fma(v.hi, unit, offset));
 }

@@ -1,7 +1,9 @@
-// out[N,K] = the weights that w[N,K] encodes, one part of the rows of w per launch. One thread a chunk of eight columns,
-// the chunks of a row side by side: the four threads that share a packet load the same 16 bytes, which the cache serves
-// once, and a workgroup writes one run of memory. Eight columns never cross a group, as groups are multiples of 16.
-// WIDE: K is a multiple of 8, so rows of out start on the boundaries of a vec4 and no chunk passes a row's end.
+// out[N,K] = the weights that w[N,K] encodes, one part of the rows of w per launch. A thread takes EACH chunks of eight
+// columns, THREADS apart: the threads that share a packet load the same 16 bytes, which the cache serves once, and
+// a warp stores whole cache lines, 16 bytes a thread. (Threads with a packet each would store far apart: a quarter of
+// the speed.) Chunks never cross a group, as groups are multiples of 16.
+// ROWS: ragged (any K: scalar stores), padded (K a multiple of 8), flat (no padding between the rows of w and no group as
+// long as one: the host passes the part as a single row, which saves the divisions).
 #if NEEDS_F16
 enable f16;
 #endif
@@ -11,10 +13,10 @@ enable f16;
 struct Params {
     n: u32,             // rows of this part of w
     k: u32,
-    packets: u32,
+    packets: u32,       // see packed.wgsl
     groups: u32,
     group_shift: u32,
-    n_first: u32,       // row of out of this part's first row
+    first: u32,         // element of out at which this part begins
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read_write> out: array<OUT_UNIT>;
@@ -26,22 +28,42 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let chunk = group_index(group, groups) * THREADS + thread;
+    let first = group_index(group, groups) * (THREADS * EACH) + thread;
+    // All loads before all stores: they wait together.
+#for i EACH
+    let place_{i} = locate(first + {i}u * THREADS);
+    let value_{i} = weight_eight(min(place_{i}.row, params.n - 1u), place_{i}.k);
+#endfor
+#for i EACH
+    if place_{i}.row < params.n && place_{i}.k < params.k { store(value_{i}, place_{i}); }
+#endfor
+}
+
+struct Chunk { row: u32, k: u32 }
+
+fn locate(chunk: u32) -> Chunk {
+#if ROWS == flat
+    return Chunk(0u, chunk * 8u);
+#else
     let chunks = (params.k + 7u) / 8u;
     let row = chunk / chunks;
-    if row >= params.n { return; }
-    let k = (chunk - row * chunks) * 8u;
-    let value = weight_eight(row, k);
-    let at = (params.n_first + row) * params.k + k;
-#if WIDE
-    out[at / 4u] = OUT_UNIT(value.lo);
-    out[at / 4u + 1u] = OUT_UNIT(value.hi);
+    return Chunk(row, (chunk - row * chunks) * 8u);
+#endif
+}
+
+fn store(value: Eight, place: Chunk) {
+    let at = params.first + place.row * params.k + place.k;
+#if ROWS == ragged
+#for i 4
+    if place.k + {i}u < params.k { out[at + {i}u] = OUT_UNIT(value.lo[{i}]); }
+    if place.k + {i}u + 4u < params.k { out[at + {i}u + 4u] = OUT_UNIT(value.hi[{i}]); }
+#endfor
+#elif NEEDS_F16
+    // Two vec4<f16> would be two stores.
+    let low = vec2<u32>(pack2x16float(value.lo.xy), pack2x16float(value.lo.zw));
+    out[at / 8u] = vec4<u32>(low, pack2x16float(value.hi.xy), pack2x16float(value.hi.zw));
 #else
-#for i 4
-    if k + {i}u < params.k { out[at + {i}u] = OUT_UNIT(value.lo[{i}]); }
-#endfor
-#for i 4
-    if k + {i}u + 4u < params.k { out[at + {i}u + 4u] = OUT_UNIT(value.hi[{i}]); }
-#endfor
+    out[at / 4u] = value.lo;
+    out[at / 4u + 1u] = value.hi;
 #endif
 }
