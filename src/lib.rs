@@ -60,6 +60,7 @@ pub mod argmax;
 pub mod attention;
 #[cfg(feature = "audit")]
 pub mod audit;
+pub mod dequant;
 pub mod device;
 pub mod elementwise;
 pub mod embed;

@@ -14,6 +14,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::matmul::QGEMV,
     &crate::matmul::GATE_UP,
     &crate::matmul::GATE_UP_GEMV,
+    &crate::dequant::DEQUANT,
     &crate::attention::ATTENTION,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,

@@ -162,7 +162,7 @@ impl Spec {
 }
 
 /// All elements of a small output, some thousands of a large one (the corners among them).
-fn places(random: &mut Random, len: usize) -> Vec<usize> {
+pub(crate) fn places(random: &mut Random, len: usize) -> Vec<usize> {
     const MANY: usize = 1 << 16;
     if len <= MANY {
         return (0..len).collect();
@@ -171,7 +171,7 @@ fn places(random: &mut Random, len: usize) -> Vec<usize> {
 }
 
 /// A random matrix; for real shapes random codes, which are quicker to make than quantised values.
-fn pack(
+pub(crate) fn pack(
     random: &mut Random,
     n: usize,
     k: usize,

@@ -11,7 +11,9 @@ mod plan;
 mod spec;
 mod weight;
 
+pub(crate) use cases::{pack, places};
 pub use cpu::{activate, gate_up, linear};
+pub(crate) use spec::weight_defines;
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
 pub use weight::Weight;
 pub(crate) use weight::{FLOATS, Part};

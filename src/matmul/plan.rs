@@ -82,7 +82,9 @@ pub(super) fn variant(
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
         }
         let rows = m.next_power_of_two() as u32;
-        return Ok(gemv_variant(tier, traits, (a, out), rows, pair).into());
+        // Two rows of w a team keep more teams busy; four share the conversion of a between more products.
+        let columns = if rows == 1 && n < 1 << 15 { 2 } else { 4 };
+        return Ok(gemv_variant(tier, traits, (a, out), (rows, columns), pair).into());
     }
     if tier != Tier::Coop {
         return Ok(gemm_variant(traits, (a, out), pair).into());

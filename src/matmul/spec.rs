@@ -6,7 +6,7 @@ use super::cases;
 use super::plan::{Rows, Traits};
 use crate::format::Format;
 use crate::kernel::{
-    Access, Binding, Def, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
+    Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
 };
 use crate::tensor::DType;
 
@@ -106,17 +106,25 @@ pub(super) const QUANTISED: &[Format] = &[Format::Fp4, Format::Int4, Format::Int
 
 type DTypes = (DType, DType);
 
-/// The defines that all matrix kernels share.
-fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Vec<(&'static str, Def)> {
+/// The defines that all readers of a weight share: see `wgsl/common/weight.wgsl` and `packed.wgsl`.
+pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
     defines![
-        WEIGHT = Def::Word(traits.format.name()),
-        QUANTISED = Def::Flag(traits.format.is_quantised()),
+        WEIGHT = Def::Word(format.name()),
+        QUANTISED = Def::Flag(format.is_quantised()),
+        NEEDS_F16 = Def::Flag(f16),
+    ]
+}
+
+/// The defines that all matrix kernels share.
+fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
+    let mut defines = weight_defines(traits.format, needs_f16((a, out)));
+    defines.extend(defines![
         ROWS = Def::Word(traits.rows.name()),
         TA = Def::Type(a.wgsl()),
         TO = Def::Type(out.wgsl()),
-        NEEDS_F16 = Def::Flag(needs_f16((a, out))),
         PAIR = Def::Flag(pair),
-    ]
+    ]);
+    defines
 }
 
 /// Packed halves are read without the f16 feature, but the alias that names the type needs it.
@@ -126,32 +134,29 @@ fn needs_f16((a, out): DTypes) -> bool {
 
 /// Teams (subgroups) of a gemv workgroup, and lanes of the smallest usual subgroup times that.
 const TEAMS: u32 = 4;
-/// Activations that a gemv of one row stages in workgroup memory at once.
-const STAGED_ELEMENTS: u32 = 4096;
+/// (rows of a, rows of w) that a team takes.
+const GEMV_TILES: [(u32, u32); 5] = [(1, 2), (1, 4), (2, 4), (4, 4), (8, 4)];
 
-pub(super) fn gemv_variant(tier: Tier, traits: Traits, dtypes: DTypes, rows: u32, pair: bool) -> Variant {
+pub(super) fn gemv_variant(
+    tier: Tier,
+    traits: Traits,
+    dtypes: DTypes,
+    (rows, columns): (u32, u32),
+    pair: bool,
+) -> Variant {
     let subgroup = tier == Tier::Subgroup;
-    let env = |n: &str, d: u32| std::env::var(n).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-    let teams = env("XT", TEAMS);
-    let threads = if subgroup { teams * 32 } else { 64 };
-    let staged = subgroup && rows == 1 && traits.rows == Rows::Exact;
+    let threads = if subgroup { TEAMS * 32 } else { 64 };
     let mut defines = common(traits, dtypes, pair);
     defines.extend(defines![
         SUBGROUP = Def::Flag(subgroup),
         THREADS = Def::Num(threads),
-        TEAMS = Def::Num(if subgroup { teams } else { 1 }),
-        COLUMNS = Def::Num(env("XC", 2).max(if pair { 2 } else { 1 })),
+        TEAMS = Def::Num(if subgroup { TEAMS } else { 1 }),
+        COLUMNS = Def::Num(columns),
         ROWS_A = Def::Num(rows),
-        STAGED = Def::Flag(staged),
-        TILE_PACKETS = Def::Num(STAGED_ELEMENTS / packet(traits.format)),
         SPANS = Def::Num(if traits.split_packet { 2 } else { 1 }),
         SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / if traits.split_packet { 2 } else { 1 }),
     ]);
-    let workgroup_storage = match (subgroup, staged) {
-        (true, true) => (STAGED_ELEMENTS / packet(traits.format) + 1) * packet(traits.format) * 4,
-        (true, false) => 0,
-        (false, _) => threads * 4,
-    };
+    let workgroup_storage = if subgroup { 0 } else { threads * 4 };
     let f16 = needs_f16(dtypes);
     Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } }
 }
@@ -269,7 +274,7 @@ fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            all.extend([1, 2, 4, 8].map(|rows| gemv_variant(tier, traits, dtypes, rows, pair)));
+            all.extend(GEMV_TILES.map(|tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }
     all

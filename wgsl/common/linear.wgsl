@@ -14,52 +14,15 @@ struct Params {
     activation: u32,
 }
 var<immediate> params: Params;
+//!include "common/packed.wgsl"
 #if ROWS == ragged
 @group(0) @binding(0) var<storage, read> a: array<TA>;
 #else
 @group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;
 #endif
-@group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
-#if NEEDS_F16
-@group(0) @binding(2) var<storage, read> scales: array<f16>;
-#else
-@group(0) @binding(2) var<storage, read> scales: array<u32>;
-#endif
-@group(0) @binding(3) var<storage, read> zeros: array<u32>;
 @group(0) @binding(4) var<storage, read> bias: array<TO>;
 @group(0) @binding(5) var<storage, read> aux: array<TO>;
 @group(0) @binding(6) var<storage, read_write> out: array<TO>;
-
-fn load_packet(row: u32, packet: u32) -> Packet {
-    let at = row * params.packets + packet;
-#if WEIGHT == f32
-    return Packet(w[2u * at], w[2u * at + 1u]);
-#else
-    return w[at];
-#endif
-}
-
-fn load_scale(row: u32, group: u32) -> f32 {
-#if QUANTISED
-    let at = row * params.groups + group;
-#if NEEDS_F16
-    return f32(scales[at]);
-#else
-    return half_of(scales[at >> 1u], at);
-#endif
-#else
-    return 1.0;
-#endif
-}
-
-fn load_zero(row: u32, group: u32) -> f32 {
-#if WEIGHT == int4z
-    let at = row * params.groups + group;
-    return half_of(zeros[at >> 1u], at);
-#else
-    return FIXED_ZERO;
-#endif
-}
 
 #if PAIR
 // Rows of w alternate between gate and up: two neighbouring sums make one output, act(gate) · up.

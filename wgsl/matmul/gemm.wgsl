@@ -76,14 +76,3 @@ fn main(
 #endif
     }
 }
-
-// Eight weights of a row from column `k` (a multiple of 8); past the row's end whatever its last packet holds, as the
-// activations are zero there.
-fn weight_eight(row: u32, k: u32) -> Eight {
-    let packet = min(k / PACKET, params.packets - 1u);
-    let v = decode(load_packet(row, packet), (k / 8u) % CHUNKS);
-    let group = min(k >> params.group_shift, max(params.groups, 1u) - 1u);
-    let scale = load_scale(row, group);
-    let zero = load_zero(row, group);
-    return Eight((v.lo * CODE_UNIT - zero) * scale, (v.hi * CODE_UNIT - zero) * scale);
-}

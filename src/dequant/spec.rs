@@ -1,0 +1,175 @@
+use std::rc::Rc;
+
+use half::{bf16, f16};
+
+use super::{Dequant, cpu, record};
+use crate::error::Result;
+use crate::format::{Format, Group, PackedMatrix};
+use crate::kernel::{
+    Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder,
+    Rule, Variant, defines, params, tier, unit,
+};
+use crate::matmul::{FLOATS, Weight, pack, places, weight_defines};
+use crate::tensor::DType;
+
+params! {
+    /// See `wgsl/dequant/dequant.wgsl`.
+    pub(super) struct DequantParams {
+        n: u32, k: u32,
+        packets: u32, groups: u32, group_shift: u32,
+        n_first: u32,
+    }
+}
+
+pub static DEQUANT: KernelSpec = KernelSpec {
+    name: "dequant",
+    family: "dequant",
+    replaces: &["dequant", "dequant_int8"],
+    params: DequantParams::FIELDS,
+    bindings: &[
+        Binding { name: "out", access: Access::ReadWrite },
+        Binding { name: "w", access: Access::Read },
+        Binding { name: "scales", access: Access::Read },
+        Binding { name: "zeros", access: Access::Read },
+    ],
+    tiers: &[tier!(Base, "dequant/dequant.wgsl", variants)],
+    cases,
+};
+
+pub(super) const THREADS: u32 = 64;
+
+/// `wide`: K is a multiple of 8.
+pub(super) fn variant(format: Format, out: DType, wide: bool) -> Variant {
+    let f16 = out == DType::F16;
+    let mut defines = weight_defines(format, f16);
+    defines.extend(defines![
+        OUT_UNIT = Def::Type(unit(out, wide)),
+        WIDE = Def::Flag(wide),
+        THREADS = Def::Num(THREADS),
+    ]);
+    Variant { defines, needs: Needs { f16, threads: THREADS, ..Needs::default() } }
+}
+
+fn variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    for &format in Format::ALL {
+        for &out in FLOATS {
+            all.extend([false, true].map(|wide| variant(format, out, wide)));
+        }
+    }
+    all
+}
+
+fn cases() -> Vec<Case> {
+    use Level::{Full, Perf, Quick};
+    let mut all = Vec::new();
+    for &format in Format::ALL {
+        for &out in FLOATS {
+            let mut add = |level, n, k, group, part_bytes| {
+                all.push(random_case(level, format, out, (n, k), group, part_bytes));
+            };
+            // A workgroup takes 64 chunks of eight columns; a row is padded to 32 bytes.
+            add(Quick, 12, 64, Group::Size(32), u64::MAX);
+            for (n, k) in
+                [(1, 1), (1, 8), (3, 7), (17, 33), (9, 100), (5, 40), (3, 1016), (1, 1024), (2, 1032)]
+            {
+                add(Full, n, k, Group::WholeK, u64::MAX);
+            }
+            if format.is_quantised() {
+                for group in [Group::Size(16), Group::Size(32), Group::Size(128), Group::WholeK] {
+                    add(Full, 20, 256, group, u64::MAX);
+                }
+            }
+            add(Full, 130, 64, Group::Size(16), 4096);
+            add(Full, 131, 33, Group::WholeK, 4096);
+        }
+        if format != Format::F32 {
+            all.push(all_codes(format));
+        }
+    }
+    // More than 65535 workgroups.
+    let rows = 65_537 * THREADS as usize / 2;
+    all.push(random_case(Full, Format::Int4, DType::F16, (rows, 9), Group::WholeK, u64::MAX));
+    for format in [Format::Fp4, Format::Int4, Format::Int8] {
+        all.push(random_case(Perf, format, DType::F16, (14336, 4096), Group::Size(32), u64::MAX));
+    }
+    all
+}
+
+fn random_case(
+    level: Level,
+    format: Format,
+    out: DType,
+    (n, k): (usize, usize),
+    group: Group,
+    part_bytes: u64,
+) -> Case {
+    let group_text = match group {
+        _ if !format.is_quantised() => String::new(),
+        Group::Size(size) => format!(" g{size}"),
+        Group::WholeK => " gK".into(),
+    };
+    let parts = if part_bytes == u64::MAX { "" } else { " in parts" };
+    let label = format!("{n}×{k}{group_text} to {}{parts}", out.wgsl());
+    let rule = match out {
+        DType::F32 => Rule::Normalised(1e-6),
+        _ => Rule::stored_in(out),
+    };
+    case(level, format, label, out, part_bytes, rule, move || {
+        pack(&mut Random::new((n * 31 + k) as u64), n, k, format, group, level)
+    })
+}
+
+/// Every code in every place of a packet, with parameters for which the result is exact. In place of infinities, NaNs
+/// and bf16's subnormals (subnormal as f32 too, where adapters may flush them): 0.
+fn all_codes(format: Format) -> Case {
+    let rule = Rule::Exact;
+    case(Level::Full, format, "every code to f32".into(), DType::F32, u64::MAX, rule, move || {
+        let bits = format.bits();
+        let (n, k) = (1 << bits, 256 / bits);
+        let code = |row: usize, col: usize| {
+            let code = (row + col) % n;
+            let plain = match format {
+                Format::F16 => f16::from_bits(code as u16).is_finite(),
+                Format::Bf16 => bf16::from_bits(code as u16).is_normal(),
+                _ => true,
+            };
+            if plain { code as u32 } else { 0 }
+        };
+        let per_word = 32 / bits;
+        let word = |row, first| (0..per_word).map(|i| code(row, first + i) << (i * bits)).sum();
+        let words = (0..n).flat_map(|row| (0..k).step_by(per_word).map(move |first| word(row, first)));
+        let parameter = |value, there| vec![f16::from_f32(value); if there { n } else { 0 }];
+        let (scales, zeros) = (parameter(0.125, format.is_quantised()), parameter(7.25, format.has_zeros()));
+        PackedMatrix::from_parts(format, n, k, Group::WholeK, words.collect(), scales, zeros)
+    })
+}
+
+fn case(
+    level: Level,
+    format: Format,
+    label: String,
+    out: DType,
+    part_bytes: u64,
+    rule: Rule,
+    matrix: impl Fn() -> Result<PackedMatrix> + Send + Sync + 'static,
+) -> Case {
+    Case::new(level, format.name(), label, move |gpu, copies| {
+        let matrix = Rc::new(matrix()?);
+        let (n, k) = (matrix.n, matrix.k);
+        let elements = (n * k) as u64;
+        let cost = Cost { bytes: matrix.bytes() + elements * out.size() as u64, flops: 2 * elements };
+        Prepared::sets(copies, cost, || {
+            let weight = Weight::upload_in_parts(gpu, &matrix, part_bytes)?;
+            let out = gpu.output(out, &[n, k])?;
+            let at = match rule {
+                Rule::Exact => (0..n * k).collect(),
+                Rule::Normalised(_) => places(&mut Random::new(elements), n * k),
+            };
+            let (twin, places) = (matrix.clone(), at.clone());
+            let check = Check::new("out", &out, rule, move || cpu::dequant(&twin, &places)).at(at);
+            let launch = move |r: &mut Recorder<'_, '_>| record(r, &Dequant { weight: &weight, out: &out });
+            Ok((launch, vec![check]))
+        })
+    })
+}

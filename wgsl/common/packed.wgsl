@@ -1,0 +1,53 @@
+// A part of the rows of a weight in GPU memory: its bindings and loads. Needs weight.wgsl before it, NEEDS_F16 (scales are
+// then bound as f16) and `params` with
+//     packets       packets in a row
+//     groups        scales in a row
+//     group_shift   log2 of the group, 31 for one group a row
+@group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
+#if NEEDS_F16
+@group(0) @binding(2) var<storage, read> scales: array<f16>;
+#else
+@group(0) @binding(2) var<storage, read> scales: array<u32>;
+#endif
+@group(0) @binding(3) var<storage, read> zeros: array<u32>;
+
+fn load_packet(row: u32, packet: u32) -> Packet {
+    let at = row * params.packets + packet;
+#if WEIGHT == f32
+    return Packet(w[2u * at], w[2u * at + 1u]);
+#else
+    return w[at];
+#endif
+}
+
+fn load_scale(row: u32, group: u32) -> f32 {
+#if QUANTISED
+    let at = row * params.groups + group;
+#if NEEDS_F16
+    return f32(scales[at]);
+#else
+    return half_of(scales[at >> 1u], at);
+#endif
+#else
+    return 1.0;
+#endif
+}
+
+fn load_zero(row: u32, group: u32) -> f32 {
+#if WEIGHT == int4z
+    let at = row * params.groups + group;
+    return half_of(zeros[at >> 1u], at);
+#else
+    return FIXED_ZERO;
+#endif
+}
+
+// Eight weights of a row from column `k` (a multiple of 8); past the row's end whatever its last packet holds.
+fn weight_eight(row: u32, k: u32) -> Eight {
+    let packet = min(k / PACKET, params.packets - 1u);
+    let v = decode(load_packet(row, packet), (k / 8u) % CHUNKS);
+    let group = min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+    let scale = load_scale(row, group);
+    let zero = load_zero(row, group);
+    return Eight((v.lo * CODE_UNIT - zero) * scale, (v.hi * CODE_UNIT - zero) * scale);
+}
