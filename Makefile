@@ -36,7 +36,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
-	cargo check --release --no-default-features
+	cargo clippy --release --no-default-features -- -D warnings
 
 ## make bench      times the real shapes of every kernel; ARGS="-- qgemv" filters
 bench: setup

@@ -1,3 +1,5 @@
+//! The reference: codes decoded one by one.
+
 use rayon::prelude::*;
 
 use crate::format::{Format, PackedMatrix};

@@ -1,3 +1,5 @@
+//! Declaration and cases of `dequant`.
+
 use std::rc::Rc;
 
 use half::{bf16, f16};

@@ -1,3 +1,5 @@
+//! Wrong calls.
+
 use super::{Dequant, record};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
 use crate::matmul::Weight;

@@ -112,6 +112,7 @@ impl Gpu {
     }
 
     /// The tensor's bytes and what follows them in its buffer: the audit's guard zone.
+    #[cfg(feature = "audit")]
     pub(crate) fn read_with_tail(&self, tensor: &Tensor) -> Result<Vec<u8>> {
         pollster::block_on(self.read_range(tensor, tensor.buffer().size() - tensor.offset()))
     }
