@@ -22,17 +22,16 @@ fn main(place: Place) {
     let lane = lane_of(place);
     let group = group_index(place.group, place.groups);
 #if SUBGROUP
-    // As many turns as the widest subgroups need; narrower ones leave some subgroups without a team.
-    for (var turn = 0u; turn < TEAMS; turn += lane.subgroups) {
-        let team = turn + lane.subgroup;
-        run_team((group * TEAMS + team) * COLUMNS, team < TEAMS, lane.subgroup_lane, lane.subgroup_size, lane);
+    // Where subgroups are narrow some have no team; where they are wide they take several in turn.
+    for (var team = lane.subgroup; team < TEAMS; team += lane.subgroups) {
+        run_team((group * TEAMS + team) * COLUMNS, lane.subgroup_lane, lane.subgroup_size, lane);
     }
 #else
-    run_team(group * COLUMNS, true, lane.thread, THREADS, lane);
+    run_team(group * COLUMNS, lane.thread, THREADS, lane);
 #endif
 }
 
-fn run_team(first: u32, busy: bool, member: u32, members: u32, lane: Lane) {
+fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
 #for c COLUMNS
     let row_{c} = min(first + {c}u, params.n - 1u); // past the end: computed, not stored
     // Always one packet ahead, without a condition.
@@ -48,7 +47,7 @@ fn run_team(first: u32, busy: bool, member: u32, members: u32, lane: Lane) {
 #for m ROWS_A
     let row_a_{m} = min({m}u, params.m - 1u);
 #endfor
-    for (var packet = member; packet < select(0u, params.packets, busy); packet += members) {
+    for (var packet = member; packet < params.packets; packet += members) {
         let ahead = min(packet + members, params.packets - 1u);
 #for c COLUMNS
         let packet_{c} = next_{c};
@@ -99,7 +98,7 @@ fn run_team(first: u32, busy: bool, member: u32, members: u32, lane: Lane) {
 #for c COLUMNS
     let all_{c}_{m} = team_sum(sum_{c}_{m} * CODE_UNIT, lane);
 #endfor
-    if busy && member == 0u && {m}u < params.m {
+    if member == 0u && {m}u < params.m {
 #if PAIR
         if first < params.n { finish_pair(all_0_{m}, all_1_{m}, {m}u, first); }
 #if COLUMNS == 4
