@@ -141,6 +141,12 @@ impl Caps {
                 "no square f16 -> f32 cooperative matrix of side 8 or 16 is listed",
             );
         }
+        // Metal reports 4 to 64 for every GPU; Apple's are all 32, and the canary would notice others.
+        if info.subgroup_min_size != info.subgroup_max_size && info.backend != wgpu::Backend::Metal {
+            let (min, max) = (info.subgroup_min_size, info.subgroup_max_size);
+            // A matrix belongs to one subgroup, and WGSL cannot ask for a subgroup size.
+            caps.remove(Capability::Coop, format!("subgroups vary from {min} to {max} lanes"));
+        }
         if !(caps.f16 && caps.subgroup) {
             caps.remove(Capability::Coop, "needs f16 and subgroups");
         }

@@ -132,7 +132,7 @@ fn needs_f16((a, out): DTypes) -> bool {
     a == DType::F16 || out == DType::F16
 }
 
-/// Teams (subgroups) of a gemv workgroup, and lanes of the smallest usual subgroup times that.
+/// Subgroups of a gemv workgroup on adapters with 32 lanes; elsewhere they take turns, or some idle.
 const TEAMS: u32 = 4;
 /// (rows of a, rows of w) that a team takes.
 const GEMV_TILES: [(u32, u32); 5] = [(1, 2), (1, 4), (2, 4), (4, 4), (8, 4)];

@@ -2,8 +2,8 @@
 
 use super::{RmsNorm, cpu, record};
 use crate::kernel::{
-    Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Rule, Tier,
-    Variant, defines, params, tier,
+    Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder,
+    Rule, Tier, Variant, defines, params, tier,
 };
 use crate::tensor::DType;
 
@@ -30,6 +30,8 @@ pub static RMS_NORM: KernelSpec = KernelSpec {
 };
 
 const THREADS: u32 = 256;
+/// Epsilon of the cases.
+const EPS: f32 = 1e-5;
 
 pub(super) fn variant(tier: Tier, dtype: DType, residual: bool) -> Variant {
     Variant {
@@ -83,32 +85,32 @@ fn case(level: Level, dtype: DType, rows: usize, cols: usize, with_residual: boo
         let mut random = Random::new(rows as u64 * 31 + cols as u64);
         let weight = random.values(cols, dtype);
         let weight_gpu = gpu.floats(dtype, &[cols], &weight)?;
-        let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost: Cost::default() };
-        for copy in 0..copies {
+        let streams = if with_residual { 4 } else { 2 };
+        let cost = Cost {
+            bytes: ((streams * rows * cols + cols) * dtype.size()) as u64,
+            flops: (4 * rows * cols) as u64,
+        };
+        Prepared::sets(copies, cost, || {
             let x = random.values(rows * cols, dtype);
             let residual = with_residual.then(|| random.values(rows * cols, dtype));
             let x_gpu = gpu.floats(dtype, &[rows, cols], &x)?;
             let residual_gpu = residual.as_ref().map(|r| gpu.floats(dtype, &[rows, cols], r)).transpose()?;
             let out = gpu.output(dtype, &[rows, cols])?;
-            if copy == 0 {
-                let (eps, weight) = (1e-5, weight.clone());
-                let rule = Rule::stored_in(dtype);
-                let twin = move || cpu::rms_norm(&x, residual.as_deref(), &weight, eps);
-                let sums = twin.clone();
-                prepared.checks.push(Check::new("out", &out, rule, move || twin().0));
-                if with_residual {
-                    prepared.checks.push(Check::new("x", &x_gpu, rule, move || sums().1));
-                }
+            let twin = {
+                let weight = weight.clone();
+                move || cpu::rms_norm(&x, residual.as_deref(), &weight, EPS)
+            };
+            let (sums, rule) = (twin.clone(), Rule::stored_in(dtype));
+            let mut checks = vec![Check::new("out", &out, rule, move || twin().0)];
+            if with_residual {
+                checks.push(Check::new("x", &x_gpu, rule, move || sums().1));
             }
             let weight = weight_gpu.clone();
-            prepared.launches.push(Box::new(move |recorder| {
+            let launch = move |recorder: &mut Recorder<'_, '_>| {
                 let residual = residual_gpu.as_ref();
-                record(recorder, &RmsNorm { x: &x_gpu, residual, weight: &weight, out: &out, eps: 1e-5 })
-            }));
-        }
-        let streams = if with_residual { 4 } else { 2 };
-        prepared.cost.bytes = ((streams * rows * cols + cols) * dtype.size()) as u64;
-        prepared.cost.flops = (4 * rows * cols) as u64;
-        Ok(prepared)
+                record(recorder, &RmsNorm { x: &x_gpu, residual, weight: &weight, out: &out, eps: EPS })
+            };
+            Ok((launch, checks))
+        })
     })
 }
