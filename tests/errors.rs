@@ -297,3 +297,22 @@ fn callers_keep_their_device_and_pass() {
     let out: Vec<f32> = gpu.read(&out).expect("reads");
     assert!(out.iter().all(|v| (v - 2.0).abs() < 1e-4), "{out:?}");
 }
+
+/// 28 bytes are no multiple of the 16 that our own buffers are rounded to; the last elements must be bound too.
+#[test]
+fn a_callers_buffer_is_bound_to_its_end() {
+    let gpu = gpu();
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 28, usage, mapped_at_creation: false };
+    let seven = || {
+        let buffer = gpu.device().create_buffer(&descriptor);
+        Tensor::from_buffer(&gpu, buffer, 0, DType::F32, &[1, 7]).expect("fits")
+    };
+    let (x, weight, out) = (seven(), seven().reshape(&[7]).expect("seven elements"), seven());
+    gpu.write(&x, &[2.0f32; 7]).expect("writes");
+    gpu.write(&weight, &[3.0f32; 7]).expect("writes");
+    gpu.write(&out, &[f32::NAN; 7]).expect("writes");
+    norm(&gpu, &x, None, &weight, &out, 0.0).expect("runs");
+    let got = gpu.read::<f32>(&out).expect("reads");
+    assert!(got.iter().all(|v| (v - 3.0).abs() < 1e-5), "{got:?}");
+}

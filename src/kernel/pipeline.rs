@@ -185,7 +185,7 @@ impl PipelineCache {
                     // To the buffer's end, not the tensor's: 16-byte loads may pass the latter, and a stray
                     // write must reach the guard zone of a test's output instead of being dropped by the driver.
                     size: wgpu::BufferSize::new(
-                        (t.buffer().size() - t.offset()).min(gpu.caps().max_binding) / 16 * 16,
+                        (t.buffer().size() - t.offset()).min(gpu.caps().max_binding) / 4 * 4,
                     ),
                 }),
             })
