@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::device::Gpu;
+use crate::device::{Gpu, one_off};
 use crate::error::{Error, Result};
 use crate::kernel::{Case, Cost, Recorder, Tier};
 use crate::tensor::{DType, Tensor};
@@ -88,27 +88,7 @@ pub fn copy_bandwidth(gpu: &Gpu) -> Result<f64> {
     let bytes = wanted.min(caps.max_binding).min(caps.max_buffer) / 4096 * 4096;
     let shape = [usize::try_from(bytes / 4).unwrap_or(1 << 24)];
     let (x, y) = (gpu.alloc(DType::U32, &shape)?, gpu.alloc(DType::U32, &shape)?);
-    let device = gpu.device();
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some("copy"),
-        source: wgpu::ShaderSource::Wgsl(COPY_SHADER.into()),
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some("copy"),
-        layout: None,
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions::default(),
-        cache: None,
-    });
-    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("copy"),
-        layout: &pipeline.get_bind_group_layout(0),
-        entries: &[
-            wgpu::BindGroupEntry { binding: 0, resource: x.buffer().as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 1, resource: y.buffer().as_entire_binding() },
-        ],
-    });
+    let (pipeline, group) = one_off(gpu, "copy", COPY_SHADER, &x, &y);
     let groups = bytes / 4096;
     let rows = groups.div_ceil(u64::from(caps.max_groups));
     let (width, rows) = (groups.div_ceil(rows) as u32, rows as u32);

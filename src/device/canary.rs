@@ -43,23 +43,7 @@ async fn run(gpu: &Gpu, source: &str, input: &Tensor, output: &Tensor) -> Result
     let device = gpu.device();
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some("canary"),
-        source: wgpu::ShaderSource::Wgsl(source.into()),
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some("canary"),
-        layout: None,
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions::default(),
-        cache: None,
-    });
-    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("canary"),
-        layout: &pipeline.get_bind_group_layout(0),
-        entries: &[input, output].map(Tensor::buffer).into_iter().zip(0u32..).map(entry).collect::<Vec<_>>(),
-    });
+    let (pipeline, group) = one_off(gpu, "canary", source, input, output);
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -72,8 +56,36 @@ async fn run(gpu: &Gpu, source: &str, input: &Tensor, output: &Tensor) -> Result
     errors.into_iter().flatten().next().map_or(Ok(()), |error| Err(Error::Wgpu(error.to_string())))
 }
 
-fn entry((buffer, binding): (&wgpu::Buffer, u32)) -> wgpu::BindGroupEntry<'_> {
-    wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() }
+/// A pipeline outside the catalogue, of checked WGSL whose binding 0 is read and binding 1 written, and its bind group.
+pub(crate) fn one_off(
+    gpu: &Gpu,
+    label: &str,
+    source: &str,
+    input: &Tensor,
+    output: &Tensor,
+) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
+    let device = gpu.device();
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some(label),
+        source: wgpu::ShaderSource::Wgsl(source.into()),
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(label),
+        layout: None,
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(label),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[
+            wgpu::BindGroupEntry { binding: 0, resource: input.buffer().as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 1, resource: output.buffer().as_entire_binding() },
+        ],
+    });
+    (pipeline, group)
 }
 
 /// The packed-half route that needs no feature, subnormals included.

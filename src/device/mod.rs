@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(feature = "audit")]
+pub(crate) use canary::one_off;
 pub use caps::{Capability, Caps};
 pub use memory::Readback;
 

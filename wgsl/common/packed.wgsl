@@ -42,11 +42,16 @@ fn load_zero(row: u32, group: u32) -> f32 {
 #endif
 }
 
+// The group of column `k`; past the row's end the last one.
+fn scale_group(k: u32) -> u32 {
+    return min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+}
+
 // Eight weights of a row from column `k` (a multiple of 8); past the row's end whatever its last packet holds.
 fn weight_eight(row: u32, k: u32) -> Eight {
     let packet = min(k / PACKET, params.packets - 1u);
     let v = decode(load_packet(row, packet), (k / 8u) % CHUNKS);
-    let group = min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+    let group = scale_group(k);
     // Products of halves have 22 bits and those of codes fewer: only the sum rounds, fused or not.
     let scale = load_scale(row, group);
     let offset = vec4<f32>(-load_zero(row, group) * scale);

@@ -163,7 +163,7 @@ fn fetch_packet(row: u32, k: u32) -> Packet {
 
 // Scale and offset that turn codes into weights: w = code · x + y.
 fn fetch_affine(row: u32, k: u32) -> vec2<f32> {
-    let group = min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+    let group = scale_group(k);
     let scale = load_scale(row, group);
     return vec2<f32>(scale * CODE_UNIT, -scale * load_zero(row, group));
 }

@@ -37,8 +37,8 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
     // Always one packet ahead, without a condition.
     var next_{c} = load_packet(row_{c}, min(member, params.packets - 1u));
 #for s SPANS
-    var next_scale_{c}_{s} = load_scale(row_{c}, scale_group(min(member, params.packets - 1u), {s}u));
-    var next_zero_{c}_{s} = load_zero(row_{c}, scale_group(min(member, params.packets - 1u), {s}u));
+    var next_scale_{c}_{s} = load_scale(row_{c}, span_group(min(member, params.packets - 1u), {s}u));
+    var next_zero_{c}_{s} = load_zero(row_{c}, span_group(min(member, params.packets - 1u), {s}u));
 #endfor
 #for m ROWS_A
     var sum_{c}_{m} = 0.0;
@@ -55,8 +55,8 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
 #for s SPANS
         let scale_{c}_{s} = next_scale_{c}_{s};
         let zero_{c}_{s} = next_zero_{c}_{s} / CODE_UNIT;
-        next_scale_{c}_{s} = load_scale(row_{c}, scale_group(ahead, {s}u));
-        next_zero_{c}_{s} = load_zero(row_{c}, scale_group(ahead, {s}u));
+        next_scale_{c}_{s} = load_scale(row_{c}, span_group(ahead, {s}u));
+        next_zero_{c}_{s} = load_zero(row_{c}, span_group(ahead, {s}u));
 #endfor
 #endfor
 #for s SPANS
@@ -125,9 +125,8 @@ fn dot_eight(v: Eight, x: Eight, sum: f32) -> f32 {
 }
 
 // The group of a packet's `span`th part.
-fn scale_group(packet: u32, span: u32) -> u32 {
-    let k = packet * PACKET + span * (PACKET / SPANS);
-    return min(k >> params.group_shift, max(params.groups, 1u) - 1u);
+fn span_group(packet: u32, span: u32) -> u32 {
+    return scale_group(packet * PACKET + span * (PACKET / SPANS));
 }
 
 fn team_sum(value: f32, lane: Lane) -> f32 {
