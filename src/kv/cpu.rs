@@ -44,7 +44,7 @@ fn codes(format: KvFormat, row: &[f32]) -> Vec<u32> {
         }
         let off = |c: usize| (values[c] * scale - f64::from(x.abs())).abs();
         // Of two at the same distance, the even one.
-        let better = |a: usize, b: usize| off(b) < off(a) || (off(b) == off(a) && b % 2 == 0);
+        let better = |a: usize, b: usize| off(b) < off(a) || (off(b) == off(a) && b.is_multiple_of(2));
         (1..values.len()).fold(0, |best, c| if better(best, c) { c } else { best })
     };
     let code = |&x: &f32| {
