@@ -3,7 +3,7 @@
 //! The crate takes the caller's device, queue and compute pass, or opens an adapter itself. A kernel is a request struct
 //! and a `record` function: embeddings ([`embed`]), elementwise operations ([`elementwise`]), RMS normalisation
 //! ([`norm`]), rotary embedding ([`rope`]), products with dense and quantised weights ([`matmul`], [`dequant`]), attention
-//! ([`attention`]), softmax ([`softmax`]) and the choice of a token ([`argmax`], [`sample`]).
+//! ([`attention`]), KV caches in blocks ([`kv`]), softmax ([`softmax`]) and the choice of a token ([`argmax`], [`sample`]).
 //!
 //! * [`Gpu`] is a device with its queue, its capabilities ([`Caps`]) and its caches; [`Tensor`] is a range of a buffer
 //!   with dtype and shape; [`matmul::Weight`] is a matrix in one of the number formats of [`mod@format`].
@@ -67,6 +67,7 @@ pub mod embed;
 mod error;
 pub mod format;
 pub mod kernel;
+pub mod kv;
 pub mod matmul;
 pub mod norm;
 pub mod rope;

@@ -18,6 +18,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
+    &crate::kv::KV_WRITE,
     &crate::softmax::SOFTMAX,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,
