@@ -2,7 +2,8 @@
 //!
 //! The crate takes the caller's device, queue and compute pass, or opens an adapter itself. A kernel is a request struct
 //! and a `record` function: embeddings ([`embed`]), elementwise operations ([`elementwise`]), RMS normalisation
-//! ([`norm`]), rotary embedding ([`rope`]), products with dense and quantised weights ([`matmul`], [`dequant`]), attention
+//! ([`norm`]), rotary embedding ([`rope`]), products with dense, quantised and sparse weights ([`matmul`], [`dequant`],
+//! [`sparse`]), attention
 //! ([`attention`]), softmax ([`softmax`]) and the choice of a token ([`argmax`], [`sample`]).
 //!
 //! * [`Gpu`] is a device with its queue, its capabilities ([`Caps`]) and its caches; [`Tensor`] is a range of a buffer
@@ -72,6 +73,7 @@ pub mod norm;
 pub mod rope;
 pub mod sample;
 pub mod softmax;
+pub mod sparse;
 mod tensor;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};

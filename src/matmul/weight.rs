@@ -140,7 +140,7 @@ impl Weight {
 /// Moves the bits of eight FP4 codes to where `decode` in `wgsl/common/weight.wgsl` wants them. Codes j and j + 4 share
 /// the places of the low and the high half: magnitudes at bits 11..9, 8..6, 5..3, 2..0 and signs at 15, 12, 14, 13 for
 /// j = 0..3.
-fn arrange_fp4(word: u32) -> u32 {
+pub(crate) fn arrange_fp4(word: u32) -> u32 {
     const SIGN: [u32; 4] = [15, 12, 14, 13];
     (0..8).fold(0, |out, i: u32| {
         let code = word >> (4 * i) & 15;
