@@ -155,12 +155,19 @@ fn kinds() -> impl Iterator<Item = (Pattern, Format)> {
     Pattern::ALL.into_iter().flat_map(|p| super::FORMATS.map(|f| (p, f)))
 }
 
+/// f32 and f16 in turn, each of a kind's patterns and shapes with one of them: compiling takes most of a case's time.
+fn turn((pattern, format): (Pattern, Format), number: usize) -> DType {
+    FLOATS[(pattern as usize + format.bits() / 16 + number) % 2]
+}
+
 /// Every group for every pattern.
 fn groups(spec: &'static KernelSpec, shape: (usize, usize, usize)) -> Vec<Spec> {
     let mut all = Vec::new();
     for kind in kinds().filter(|(_, format)| format.is_quantised()) {
-        for group in [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK] {
-            all.extend(FLOATS.map(|dtype| Spec { group, ..Spec::new(spec, Full, kind, dtype, shape) }));
+        for (i, group) in
+            [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK].into_iter().enumerate()
+        {
+            all.push(Spec { group, ..Spec::new(spec, Full, kind, turn(kind, i), shape) });
         }
     }
     all
@@ -175,13 +182,15 @@ fn common(
     let mut all = Vec::new();
     let (m, n, _) = quick;
     for kind in kinds() {
+        let new = |level, dtype, shape| Spec::new(spec, level, kind, dtype, shape);
         for dtype in FLOATS {
-            let new = |level, shape| Spec::new(spec, level, kind, dtype, shape);
-            all.push(new(Quick, quick));
-            all.extend(edges.iter().map(|&(m, n, k)| new(Full, (m, n, k.next_multiple_of(kind.0.block())))));
-            all.push(new(Full, (m, n, 96)).full_epilogue(Activation::Silu));
-            all.push(Spec { part_bytes: 1024, bias: true, ..new(Full, (m, 50, 256)) });
+            all.push(new(Quick, dtype, quick));
+            all.push(new(Full, dtype, (m, n, 96)).full_epilogue(Activation::Silu));
         }
+        for (i, &(m, n, k)) in edges.iter().enumerate() {
+            all.push(new(Full, turn(kind, i), (m, n, k.next_multiple_of(kind.0.block()))));
+        }
+        all.push(Spec { part_bytes: 1024, bias: true, ..new(Full, turn(kind, 0), (m, 50, 256)) });
     }
     let activations = Activation::ALL[1..].iter();
     let kind = (Pattern::TwoOfFour, Format::Fp4);
@@ -212,7 +221,7 @@ pub(super) fn gemv() -> Vec<Case> {
     let mut all = common(spec, (1, 24, 64), &edges);
     for kind in kinds() {
         for m in 1..=8 {
-            all.extend(FLOATS.map(|dtype| Spec::new(spec, Full, kind, dtype, (m, 37, 160))));
+            all.push(Spec::new(spec, Full, kind, turn(kind, m), (m, 37, 160)));
         }
     }
     // More than 65535 workgroups, and rows enough that teams take four.

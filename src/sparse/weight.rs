@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use half::f16;
 use rayon::prelude::*;
 
 use super::matrix::{SparseMatrix, packet};
@@ -11,7 +10,7 @@ use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::kernel::index32;
-use crate::matmul::arrange_fp4;
+use crate::matmul::{arrange_fp4, group_shift, upload_halves};
 use crate::tensor::Tensor;
 
 /// A matrix \[N, K\] with N:M sparsity, as the kernels read it. One that is larger than a storage binding may be is split by rows;
@@ -80,9 +79,7 @@ impl SparseWeight {
             let scales = if groups == 0 {
                 values.clone()
             } else {
-                let mut scales = matrix.scales[rows.start * groups..rows.end * groups].to_vec();
-                scales.resize(scales.len().next_multiple_of(2), f16::ZERO);
-                gpu.tensor(&[scales.len() / 2], &bytemuck::pod_collect_to_vec::<_, u32>(&scales))?
+                upload_halves(gpu, &matrix.scales[rows.start * groups..rows.end * groups])?
             };
             parts.push(Part { rows, values, indices, scales });
         }
@@ -126,7 +123,7 @@ impl SparseWeight {
     }
     /// log2 of the group; 31 for one group a row.
     pub(super) fn group_shift(&self) -> u32 {
-        if self.group == 0 || self.group == self.k { 31 } else { self.group.trailing_zeros() }
+        group_shift(self.group, self.k)
     }
     /// Scales that a packet spans: a power of two.
     pub(super) fn packet_scales(&self) -> u32 {
