@@ -14,6 +14,8 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::matmul::QGEMV,
     &crate::matmul::GATE_UP,
     &crate::matmul::GATE_UP_GEMV,
+    &crate::sparse::GEMM_SPARSE,
+    &crate::sparse::GEMV_SPARSE,
     &crate::dequant::DEQUANT,
     &crate::attention::ATTENTION,
     &crate::attention::ATTENTION_DECODE,
