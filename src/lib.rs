@@ -2,8 +2,9 @@
 //!
 //! The crate takes the caller's device, queue and compute pass, or opens an adapter itself. A kernel is a request struct
 //! and a `record` function: embeddings ([`embed`]), elementwise operations ([`elementwise`]), RMS normalisation
-//! ([`norm`]), rotary embedding ([`rope`]), products with dense and quantised weights ([`matmul`], [`dequant`]), attention
-//! ([`attention`]), softmax ([`softmax`]) and the choice of a token ([`argmax`], [`sample`]).
+//! ([`norm`]), rotary embedding ([`rope`]), products with dense, quantised and sparse weights ([`matmul`], [`dequant`],
+//! [`sparse`]), attention ([`attention`]), KV caches in blocks ([`kv`]), softmax ([`softmax`]) and the choice of a token
+//! ([`argmax`], [`sample`]).
 //!
 //! * [`Gpu`] is a device with its queue, its capabilities ([`Caps`]) and its caches; [`Tensor`] is a range of a buffer
 //!   with dtype and shape; [`matmul::Weight`] is a matrix in one of the number formats of [`mod@format`].
@@ -67,11 +68,13 @@ pub mod embed;
 mod error;
 pub mod format;
 pub mod kernel;
+pub mod kv;
 pub mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod sample;
 pub mod softmax;
+pub mod sparse;
 mod tensor;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};

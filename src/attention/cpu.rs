@@ -44,13 +44,13 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], p: &Problem) -> Vec<f64> {
     (0..p.b * p.sq * p.hq).into_par_iter().flat_map_iter(row).collect()
 }
 
-/// The reference of the merge: Σ exp(max)·sums / Σ exp(max)·total over the splits of each row.
+/// The reference of the merge: Σ 2^max·sums / Σ 2^max·total over the splits of each row.
 /// `sums` is [rows, splits, D], `stats` [rows, splits, (max, total)].
 pub(super) fn merge(sums: &[f32], stats: &[[f32; 2]], splits: usize, d: usize) -> Vec<f64> {
     let mut out = Vec::new();
     for (sums, stats) in sums.chunks(splits * d).zip(stats.chunks(splits)) {
         let most = stats.iter().map(|s| f64::from(s[0])).fold(f64::NEG_INFINITY, f64::max);
-        let weight = |s: &[f32; 2]| (f64::from(s[0]) - most).exp();
+        let weight = |s: &[f32; 2]| (f64::from(s[0]) - most).exp2();
         let total: f64 = stats.iter().map(|s| weight(s) * f64::from(s[1])).sum();
         for c in 0..d {
             let sum: f64 = stats.iter().zip(sums.chunks(d)).map(|(s, x)| weight(s) * f64::from(x[c])).sum();
@@ -84,8 +84,8 @@ mod tests {
     }
 
     #[test]
-    fn merging_weighs_by_exp_of_the_maximum() {
-        let out = merge(&[1.0, 10.0], &[[0.0, 1.0], [3f32.ln(), 1.0]], 2, 1);
+    fn merging_weighs_by_two_to_the_maximum() {
+        let out = merge(&[1.0, 10.0], &[[0.0, 1.0], [3f32.log2(), 1.0]], 2, 1);
         assert!((out[0] - 31.0 / 4.0).abs() < 1e-6);
         assert_eq!(merge(&[0.0, 0.0], &[[-1e30, 0.0]; 2], 2, 1), [0.0]);
     }

@@ -19,6 +19,7 @@ pub use cpu::{Problem, attention};
 pub use plan::workspace_len;
 pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_MERGE};
 
+use crate::device::Caps;
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder, Tier};
 use crate::tensor::{DType, Tensor};
@@ -143,6 +144,12 @@ fn within_u32(what: &str, elements: u64) -> Result<()> {
     Err(Error::Limit { what: what.to_string(), name: "elements of a 32-bit index", need: elements, max })
 }
 
+/// Lanes that every subgroup has at least: Intel's compiler chooses 8, 16 or 32 for each shader anew.
+fn narrowest_subgroup(caps: &Caps) -> u32 {
+    const INTEL: u32 = 0x8086;
+    caps.subgroup_size.min(if caps.vendor == INTEL { 8 } else { 16 })
+}
+
 /// Records attention of many queries: a workgroup takes 64 rows (queries × query heads of one KV head).
 ///
 /// # Errors
@@ -262,31 +269,43 @@ fn record_split(
     if workspace.overlaps(out) {
         return Err(Error::shape(kernel, "workspace", "overlapping out", "memory of its own"));
     }
-    let (tier, defines, needs) = recorder
-        .choose(&ATTENTION_DECODE, |tier| Ok(spec::decode_variant(tier, s.dtype, s.rows(), s.d).into()))?;
-    let tiles = s.rows().div_ceil(spec::decode_rows(tier, s.rows()));
+    let subgroup = narrowest_subgroup(recorder.gpu().caps());
+    let plan = |tier| spec::decode_variant(tier, s.dtype, s.rows(), s.d, subgroup);
+    let (tier, defines, needs) =
+        recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|(v, _)| v.into()))?;
+    let served = plan(tier).map_or(1, |(_, rows)| rows);
+    let tiles = s.rows().div_ceil(served);
     let groups = s.b * s.hkv * tiles * splits.count;
     recorder.launch(Launch {
         spec: &ATTENTION_DECODE,
         tier,
         defines,
         needs,
-        binds: &[q, k, v, out, workspace],
+        // There are neither scales nor a table.
+        binds: &[q, k, v, q, q, out, workspace],
         params: spec::DecodeParams {
             sq: s.sq,
             kv_len: s.kv_len,
-            capacity: s.capacity,
             heads: s.hq,
             kv_heads: s.hkv,
             d8: s.d / 8,
+            e8: s.d / 8,
+            block_rows: s.capacity * s.hkv,
+            head_rows: 1,
+            key_rows: s.hkv,
+            block: 0,
+            table: 0,
             tiles,
             splits: splits.count,
-            split_keys: splits.keys,
             groups,
             // Fits: within_u32 has looked at the whole workspace; unused with one split.
             stats: if splits.count > 1 { all_rows * splits.count * s.d } else { 0 },
             causal: u32::from(request.causal),
-            scale: request.scale,
+            window: 0,
+            half: u32::from(s.dtype == DType::F16),
+            // The softmax is taken to base 2.
+            scale: request.scale * std::f32::consts::LOG2_E,
+            soft_cap: 0.0,
         },
         groups: u64::from(groups),
     })?;

@@ -17,8 +17,9 @@ params! {
 }
 params! {
     pub(super) struct DecodeParams {
-        sq: u32, kv_len: u32, capacity: u32, heads: u32, kv_heads: u32, d8: u32, tiles: u32, splits: u32,
-        split_keys: u32, groups: u32, stats: u32, causal: u32, scale: f32,
+        sq: u32, kv_len: u32, heads: u32, kv_heads: u32, d8: u32, e8: u32, block_rows: u32, head_rows: u32,
+        key_rows: u32, block: u32, table: u32, tiles: u32, splits: u32, groups: u32, stats: u32, causal: u32,
+        window: u32, half: u32, scale: f32, soft_cap: f32,
     }
 }
 params! {
@@ -51,7 +52,15 @@ pub static ATTENTION_DECODE: KernelSpec = KernelSpec {
     family: "attention",
     replaces: &["flash_attention_v2"],
     params: DecodeParams::FIELDS,
-    bindings: &[read("q"), read("k"), read("v"), write("out"), write("workspace")],
+    bindings: &[
+        read("q"),
+        read("k"),
+        read("v"),
+        read("scales"),
+        read("table"),
+        write("out"),
+        write("workspace"),
+    ],
     tiers: &[
         tier!(Base, "attention/attention_decode.wgsl", || decode_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention_decode.wgsl", || decode_variants(Tier::Subgroup)),
@@ -104,42 +113,82 @@ fn prefill_variants(tier: Tier) -> Vec<Variant> {
     DTYPES.into_iter().flat_map(|t| sizes.map(|d| prefill_variant(tier, t, d))).collect()
 }
 
-/// Folded rows that a decode workgroup serves, padding included.
-pub(super) fn decode_rows(tier: Tier, rows: u32) -> u32 {
-    // On the Base tier a score takes four words until it is summed, so half as many rows fit.
-    rows.clamp(1, if tier == Tier::Base { 4 } else { 8 }).next_power_of_two()
+/// Lanes of a team of `attention_decode`, and the pieces of eight elements that each holds of a row of `d`.
+/// A team is no wider than `widest`, the narrowest subgroup.
+fn team(d: u32, widest: u32) -> (u32, u32) {
+    let pieces = d.div_ceil(8).next_power_of_two();
+    let lanes = pieces.clamp(4, widest.clamp(4, 16));
+    (lanes, (pieces / lanes).max(1))
 }
 
-pub(super) fn decode_variant(tier: Tier, dtype: DType, rows: u32, d: u32) -> Variant {
-    const THREADS: u32 = 128;
-    let rows = decode_rows(tier, rows);
-    let d_max = d.max(64).next_power_of_two();
-    let (chunk, parts) = if tier == Tier::Base { (128, 4) } else { (256, 1) };
-    // Scores; at the end, eight partial results of each thread.
-    let pool = (chunk * rows * parts).max(THREADS * 8);
-    Variant {
-        defines: defines![
-            SUBGROUP = Def::Flag(tier == Tier::Subgroup),
-            T = Def::Type(dtype.wgsl()),
-            RT = Def::Num(rows),
-            D_MAX = Def::Num(d_max),
-            CHUNK = Def::Num(chunk),
-            POOL = Def::Num(pool),
-        ],
-        needs: Needs {
-            f16: dtype == DType::F16,
-            workgroup_storage: 4 * (rows * d_max + pool + 2 * THREADS + 3 * rows),
-            threads: THREADS,
-            ..Needs::default()
-        },
+/// Folded rows that a decode workgroup serves, padding included: what registers hold beside the keys in flight.
+fn folded(rows: u32, pieces: u32) -> u32 {
+    match (rows, pieces) {
+        (0 | 1, _) => 1,
+        (5.., 1) => 8,
+        _ => 4,
     }
 }
 
+/// The variant for `rows` folded rows of `d`, and the rows that one workgroup serves. `subgroup` is the size of
+/// subgroups, 0 if it varies.
+pub(super) fn decode_variant(
+    tier: Tier,
+    dtype: DType,
+    rows: u32,
+    d: u32,
+    subgroup: u32,
+) -> Result<(Variant, u32), String> {
+    const THREADS: u32 = 128;
+    let (lanes, pieces) = team(d, if tier == Tier::Base { 16 } else { subgroup });
+    if pieces > 4 {
+        return Err(format!("subgroups of more than {lanes} lanes for a head size of {d}"));
+    }
+    let rows = folded(rows, pieces);
+    // Rows of a vector, and how far lanes of a subgroup share the rows of a key among them.
+    let vector = rows.min(4);
+    let fold = if tier == Tier::Base { 1 } else { vector.min(lanes / 4) };
+    let rest = if tier == Tier::Base { 0 } else { (lanes / 4 / fold).ilog2() };
+    let variant = Variant {
+        defines: defines![
+            SUBGROUP = Def::Flag(tier == Tier::Subgroup),
+            STORE = Def::Word(dtype.wgsl()),
+            QUANTISED = Def::Flag(false),
+            OFFSET = Def::Flag(false),
+            PAGED = Def::Flag(false),
+            TL = Def::Num(lanes),
+            C = Def::Num(pieces),
+            R = Def::Num(rows),
+            W = Def::Num(vector),
+            H = Def::Num(rows / vector),
+            FW = Def::Num(vector / fold),
+            FOLD = Def::Num(fold),
+            REST = Def::Num(rest),
+        ],
+        needs: Needs {
+            f16: dtype == DType::F16,
+            // The pool, then maxima and totals of each team; a vector of three or four words is 16 bytes.
+            workgroup_storage: 4 * (4 * THREADS * vector + 2 * THREADS / lanes * rows),
+            threads: THREADS,
+            ..Needs::default()
+        },
+    };
+    Ok((variant, rows))
+}
+
 fn decode_variants(tier: Tier) -> Vec<Variant> {
-    let mut variants = Vec::new();
+    let mut variants: Vec<Variant> = Vec::new();
     for dtype in DTYPES {
-        for rows in [1, 2, 4, 8].into_iter().filter(|&n| decode_rows(tier, n) == n) {
-            variants.extend([64, 128, 256].map(|d| decode_variant(tier, dtype, rows, d)));
+        for (rows, d, subgroup) in [1, 4, 8]
+            .into_iter()
+            .flat_map(|rows| [32, 64, 128, 256].map(|d| (rows, d)))
+            .flat_map(|(rows, d)| [4, 8, 16].map(|subgroup| (rows, d, subgroup)))
+        {
+            if let Ok((variant, _)) = decode_variant(tier, dtype, rows, d, subgroup)
+                && !variants.contains(&variant)
+            {
+                variants.push(variant);
+            }
         }
     }
     variants

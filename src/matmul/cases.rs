@@ -307,6 +307,11 @@ pub(super) fn qgemv() -> Vec<Case> {
         group: Group::WholeK,
         ..Spec::new(spec, Full, Format::Int4, DType::F32, (1, 530_000, 16))
     });
+    // The tiles for weights of many rows, and of long ones.
+    for shape in [(1, 8003, 72), (1, 17, 2056)] {
+        all.push(Spec::new(spec, Full, Format::F16, DType::F16, shape));
+    }
+    all.push(Spec::new(spec, Full, Format::Fp4, DType::F16, (1, 17, 4160)));
     for shape in [(1, 4096, 4096), (1, 14336, 4096), (1, 4096, 14336), (1, 8192, 8192), (1, 128_256, 4096)] {
         all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, shape));
     }

@@ -16,7 +16,7 @@ pub use cpu::{activate, gate_up, linear};
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
 pub(crate) use spec::{packet, weight_defines};
 pub use weight::Weight;
-pub(crate) use weight::{FLOATS, Part};
+pub(crate) use weight::{FLOATS, Part, arrange_fp4, group_shift, upload_halves};
 
 use crate::error::{Error, Result};
 use crate::kernel::{KernelSpec, Launch, Recorder};

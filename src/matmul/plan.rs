@@ -1,7 +1,8 @@
 //! Which kernel, tile and split serve a shape. Static tables: nothing is tuned inside a caller's call.
 
 use super::spec::{
-    COOP_TILES, CoopTile, GEMM, QGEMM, QGEMV, coop_variant, gemm_variant, gemv_variant, packet,
+    COOP_TILES, CoopTile, GEMM, GEMV_BASE_TILES, GEMV_TILES, GemvTile, QGEMM, QGEMV, coop_variant,
+    gemm_variant, gemv_variant, packet,
 };
 use super::weight::Weight;
 use crate::device::Caps;
@@ -85,10 +86,11 @@ pub(super) fn variant(
         if m > MAX_GEMV_ROWS {
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
         }
-        let rows = m.next_power_of_two() as u32;
-        // Two rows of w a team keep more teams busy; four share the conversion of a between more products.
-        let columns = if rows == 1 && n < 1 << 15 { 2 } else { 4 };
-        return Ok(gemv_variant(tier, traits, (a, out), (rows, columns), pair).into());
+        let tile = gemv_tile(tier, m, n, weight);
+        if tier == Tier::Subgroup && caps.subgroup_size < 8 {
+            return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));
+        }
+        return Ok(gemv_variant(tier, traits, (a, out), tile, pair).into());
     }
     if tier != Tier::Coop {
         return Ok(gemm_variant(traits, (a, out), pair).into());
@@ -98,6 +100,30 @@ pub(super) fn variant(
     }
     let tile = coop_tile(caps, m, n)?;
     Ok(coop_variant(tile, traits, out, pair, caps.backend != wgpu::Backend::Metal).into())
+}
+
+/// How many threads walk a row of w, as measured on an H200: few where there are workgroups enough to fill the GPU (dense
+/// rows are long and fewer threads then walk them in more steps), else enough for a packet each.
+fn gemv_tile(tier: Tier, m: usize, n: usize, weight: &Weight) -> GemvTile {
+    let rows = m.next_power_of_two() as u32;
+    if tier == Tier::Base {
+        return smallest(&GEMV_BASE_TILES, rows, 0);
+    }
+    let columns = smallest(&GEMV_TILES, rows, 0).columns as usize;
+    let busy = n / columns >= 1000;
+    let threads = match (busy, weight.format().is_quantised()) {
+        (true, false) => 32,
+        (true, true) => 64,
+        (false, _) => weight.packets().next_power_of_two() as u32,
+    };
+    smallest(&GEMV_TILES, rows, threads)
+}
+
+/// The tile for `rows` with the fewest threads from `threads` on, else the one with most.
+fn smallest(tiles: &[GemvTile], rows: u32, threads: u32) -> GemvTile {
+    let mut of_rows = tiles.iter().filter(|t| t.rows == rows);
+    let enough = of_rows.clone().find(|t| t.threads >= threads);
+    *enough.or_else(|| of_rows.next_back()).unwrap_or(&tiles[0])
 }
 
 /// The largest tile that still gives every one of some hundred cores work, within the adapter's limits.
@@ -127,7 +153,7 @@ pub(super) fn groups(defines: &Defines, tier: Tier, m: usize, n: usize) -> u64 {
         })
     };
     let (tile_m, tile_n) = match (define("COLUMNS"), define("FRAG_M")) {
-        (Some(columns), _) => (MAX_GEMV_ROWS, columns * define("TEAMS").unwrap_or(1)),
+        (Some(columns), _) => (MAX_GEMV_ROWS, columns),
         (None, Some(frag_m)) => {
             let get = |name| define(name).unwrap_or(1);
             let side = get("SIDE");

@@ -68,7 +68,7 @@ pub static QGEMV: KernelSpec = KernelSpec {
     bindings: BINDINGS,
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, false)),
-        tier!(Subgroup, "matmul/gemv.wgsl", || gemv_variants(Tier::Subgroup, false)),
+        tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, false)),
     ],
     cases: cases::qgemv,
 };
@@ -96,7 +96,7 @@ pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
     bindings: BINDINGS,
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, true)),
-        tier!(Subgroup, "matmul/gemv.wgsl", || gemv_variants(Tier::Subgroup, true)),
+        tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, true)),
     ],
     cases: cases::gate_up_gemv,
 };
@@ -117,7 +117,7 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
     defines![
         WEIGHT = Def::Word(format.name()),
         CODES = Def::Word(codes(format)),
-        SCALES = Def::Word(scales),
+        SCALE_FORMAT = Def::Word(scales),
         HALF_SCALES = Def::Flag(f16 && format.scales() == ScaleFormat::F16),
         STORED_ZEROS = Def::Flag(format.has_zeros()),
         QUANTISED = Def::Flag(format.is_quantised()),
@@ -154,31 +154,60 @@ fn needs_f16((a, out): DTypes) -> bool {
     a == DType::F16 || out == DType::F16
 }
 
-/// Subgroups of a gemv workgroup on adapters with 32 lanes; elsewhere they take turns, or some idle.
-const TEAMS: u32 = 4;
-/// (rows of a, rows of w) that a team takes.
-const GEMV_TILES: [(u32, u32); 5] = [(1, 2), (1, 4), (2, 4), (4, 4), (8, 4)];
+/// How a workgroup of a gemv kernel divides its work.
+#[derive(Clone, Copy)]
+pub(super) struct GemvTile {
+    /// Rows of a.
+    pub rows: u32,
+    /// Rows of w.
+    pub columns: u32,
+    pub threads: u32,
+}
+
+/// For the Base tier.
+pub(super) const GEMV_BASE_TILES: [GemvTile; 4] =
+    [gemv_tile(1, 2, 64), gemv_tile(2, 4, 64), gemv_tile(4, 4, 64), gemv_tile(8, 4, 64)];
+/// For the Subgroup tier, by rows of a and rising threads.
+pub(super) const GEMV_TILES: [GemvTile; 10] = [
+    gemv_tile(1, 8, 32),
+    gemv_tile(1, 8, 64),
+    gemv_tile(1, 8, 128),
+    gemv_tile(1, 8, 256),
+    gemv_tile(2, 8, 64),
+    gemv_tile(2, 8, 128),
+    gemv_tile(4, 4, 64),
+    gemv_tile(4, 4, 128),
+    gemv_tile(8, 4, 64),
+    gemv_tile(8, 4, 128),
+];
+
+const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
+    GemvTile { rows, columns, threads }
+}
 
 pub(super) fn gemv_variant(
     tier: Tier,
     traits: Traits,
     dtypes: DTypes,
-    (rows, columns): (u32, u32),
+    tile: GemvTile,
     pair: bool,
 ) -> Variant {
+    let GemvTile { rows, columns, threads } = tile;
     let subgroup = tier == Tier::Subgroup;
-    let threads = if subgroup { TEAMS * 32 } else { 64 };
+    let values = columns * rows;
+    let spans = if traits.split_packet { 2 } else { 1 };
     let mut defines = common(traits, dtypes, pair);
     defines.extend(defines![
         SUBGROUP = Def::Flag(subgroup),
         THREADS = Def::Num(threads),
-        TEAMS = Def::Num(if subgroup { TEAMS } else { 1 }),
         COLUMNS = Def::Num(columns),
         ROWS_A = Def::Num(rows),
-        SPANS = Def::Num(if traits.split_packet { 2 } else { 1 }),
-        SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / if traits.split_packet { 2 } else { 1 }),
+        VALUES = Def::Num(values),
+        BLOCKS = Def::Num(values / 8),
+        SPANS = Def::Num(spans),
+        SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / spans),
     ]);
-    let workgroup_storage = if subgroup { 0 } else { threads * 4 };
+    let workgroup_storage = if subgroup { threads / 8 * values * 4 } else { threads * 4 };
     let f16 = needs_f16(dtypes);
     Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } }
 }
@@ -297,7 +326,8 @@ fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            all.extend(GEMV_TILES.map(|tile| gemv_variant(tier, traits, dtypes, tile, pair)));
+            let tiles: &[GemvTile] = if tier == Tier::Base { &GEMV_BASE_TILES } else { &GEMV_TILES };
+            all.extend(tiles.iter().map(|&tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }
     all

@@ -83,9 +83,7 @@ impl Weight {
                 if values.is_empty() {
                     return Ok(words.clone());
                 }
-                let mut values = values[rows.start * groups..rows.end * groups].to_vec();
-                values.resize(values.len().next_multiple_of(2), half::f16::ZERO);
-                gpu.tensor(&[values.len() / 2], &bytemuck::pod_collect_to_vec::<_, u32>(&values))
+                upload_halves(gpu, &values[rows.start * groups..rows.end * groups])
             };
             let (scales, zeros) = match format.scales() {
                 ScaleFormat::E8m0 | ScaleFormat::E4m3 => {
@@ -138,7 +136,7 @@ impl Weight {
     }
     /// log2 of the group; 31 for one group a row.
     pub(crate) fn group_shift(&self) -> u32 {
-        if self.group == 0 || self.group == self.k { 31 } else { self.group.trailing_zeros() }
+        group_shift(self.group, self.k)
     }
     pub(crate) fn groups(&self) -> usize {
         self.k.checked_div(self.group).unwrap_or(0)
@@ -152,10 +150,22 @@ impl Weight {
     }
 }
 
+/// log2 of a group of a row of `k`; 31 for one group a row, and for none.
+pub(crate) fn group_shift(group: usize, k: usize) -> u32 {
+    if group == 0 || group == k { 31 } else { group.trailing_zeros() }
+}
+
+/// Two halves a word, the last one padded with 0.
+pub(crate) fn upload_halves(gpu: &Gpu, values: &[half::f16]) -> Result<Tensor> {
+    let mut values = values.to_vec();
+    values.resize(values.len().next_multiple_of(2), half::f16::ZERO);
+    gpu.tensor(&[values.len() / 2], &bytemuck::pod_collect_to_vec::<_, u32>(&values))
+}
+
 /// Moves the bits of eight FP4 codes to where `decode` in `wgsl/common/weight.wgsl` wants them. Codes j and j + 4 share
 /// the places of the low and the high half: magnitudes at bits 11..9, 8..6, 5..3, 2..0 and signs at 15, 12, 14, 13 for
 /// j = 0..3.
-fn arrange_fp4(word: u32) -> u32 {
+pub(crate) fn arrange_fp4(word: u32) -> u32 {
     const SIGN: [u32; 4] = [15, 12, 14, 13];
     (0..8).fold(0, |out, i: u32| {
         let code = word >> (4 * i) & 15;

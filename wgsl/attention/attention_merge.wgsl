@@ -1,4 +1,4 @@
-// Merges the splits of attention_decode: out = Σ wₛ·accₛ / Σ wₛ·totalₛ with wₛ = exp(maxₛ − max), in a fixed order.
+// Merges the splits of attention_decode: out = Σ wₛ·accₛ / Σ wₛ·totalₛ with wₛ = 2^(maxₛ − max), in a fixed order.
 // One workgroup a row (there are few, and each has up to 256 splits of D values to read): one thread a split finds
 // the weights, then one thread a vec4 of columns, thread groups on different splits, summed in workgroup memory.
 #if T == f16
@@ -31,7 +31,7 @@ fn main(place: Place) {
     var stat = vec2(-1e30, 0.0);
     if t < params.splits { stat = stats(row * params.splits + t); }
     let most = workgroup_max(stat.x, lane);
-    let weight = exp(stat.x - most);
+    let weight = exp2(stat.x - most);
     weights[t] = weight;
     let total = workgroup_sum(weight * stat.y, lane);
 

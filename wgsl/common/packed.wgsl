@@ -31,17 +31,17 @@ fn load_packet(row: u32, packet: u32) -> Packet {
 }
 
 fn load_scale(row: u32, group: u32) -> f32 {
-#if SCALES == none
+#if SCALE_FORMAT == none
     return 1.0;
 #else
     let at = row * params.groups + group;
 #if HALF_SCALES
     return f32(scales[at]);
-#elif SCALES == f16
+#elif SCALE_FORMAT == f16
     return half_of(scales[at >> 1u], at);
 #else
     let byte = (scales[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu;
-#if SCALES == e8m0
+#if SCALE_FORMAT == e8m0
     return bitcast<f32>(byte << 23u);
 #else
     // E4M3 (see weight/e4m3.wgsl), times the scale of the tensor.

@@ -1,8 +1,7 @@
-// out[M,N] = epilogue(a[M,K] · w[N,K]ᵀ) for M ≤ ROWS_A = 1, 2, 4 or 8 rows of activations: every weight is read once.
-// A team (a subgroup, or on the Base tier the workgroup) takes COLUMNS rows of w. Its lanes walk the rows side by side,
-// 16 bytes of weights (and their scales) a lane and step, loaded one step ahead of what they decode in registers and
-// multiply with all rows of a. These come from the cache: w is the only stream from memory. Scales are applied once per
-// group and lane. On an H200 decoding bounds it: 19 integer operations and conversions for 8 FP4 codes.
+// out[M,N] = epilogue(a[M,K] · w[N,K]ᵀ) for M ≤ ROWS_A = 1, 2, 4 or 8 rows of activations: every weight is read once. Base tier.
+// A workgroup takes COLUMNS rows of w. Its threads walk the rows side by side, 16 bytes of weights (and their scales) a
+// thread and step, loaded one step ahead of what they decode in registers and multiply with all rows of a. These come
+// from the cache: w is the only stream from memory. Scales are applied once per group and thread.
 #if NEEDS_F16
 enable f16;
 #endif
@@ -13,32 +12,19 @@ enable f16;
 //!include "common/linear.wgsl"
 //!include "common/rows.wgsl"
 
-#if !SUBGROUP
 var<workgroup> partial: array<f32, THREADS>;
-#endif
 
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
-    let group = group_index(place.group, place.groups);
-#if SUBGROUP
-    // Where subgroups are narrow some have no team; where they are wide they take several in turn.
-    for (var team = lane.subgroup; team < TEAMS; team += lane.subgroups) {
-        run_team((group * TEAMS + team) * COLUMNS, lane.subgroup_lane, lane.subgroup_size, lane);
-    }
-#else
-    run_team(group * COLUMNS, lane.thread, THREADS, lane);
-#endif
-}
-
-fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
+    let first = group_index(place.group, place.groups) * COLUMNS;
 #for c COLUMNS
     let row_{c} = min(first + {c}u, params.n - 1u); // past the end: computed, not stored
     // Always one packet ahead, without a condition.
-    var next_{c} = load_packet(row_{c}, min(member, params.packets - 1u));
+    var next_{c} = load_packet(row_{c}, min(lane.thread, params.packets - 1u));
 #for s SPANS
-    var next_scale_{c}_{s} = load_scale(row_{c}, span_group(min(member, params.packets - 1u), {s}u));
-    var next_zero_{c}_{s} = load_zero(row_{c}, span_group(min(member, params.packets - 1u), {s}u));
+    var next_scale_{c}_{s} = load_scale(row_{c}, span_group(min(lane.thread, params.packets - 1u), {s}u));
+    var next_zero_{c}_{s} = load_zero(row_{c}, span_group(min(lane.thread, params.packets - 1u), {s}u));
 #endfor
 #for m ROWS_A
     var sum_{c}_{m} = 0.0;
@@ -47,8 +33,8 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
 #for m ROWS_A
     let row_a_{m} = min({m}u, params.m - 1u);
 #endfor
-    for (var packet = member; packet < params.packets; packet += members) {
-        let ahead = min(packet + members, params.packets - 1u);
+    for (var packet = lane.thread; packet < params.packets; packet += THREADS) {
+        let ahead = min(packet + THREADS, params.packets - 1u);
 #for c COLUMNS
         let packet_{c} = next_{c};
         next_{c} = load_packet(row_{c}, ahead);
@@ -93,12 +79,12 @@ fn run_team(first: u32, member: u32, members: u32, lane: Lane) {
         }
 #endfor
     }
-    // Sums of the team, and the epilogue by its first member.
+    // Sums of the workgroup, and the epilogue by its first thread.
 #for m ROWS_A
 #for c COLUMNS
-    let all_{c}_{m} = team_sum(sum_{c}_{m} * CODE_UNIT, lane);
+    let all_{c}_{m} = group_sum(sum_{c}_{m} * CODE_UNIT, lane);
 #endfor
-    if member == 0u && {m}u < params.m {
+    if lane.thread == 0u && {m}u < params.m {
 #if PAIR
         if first < params.n { finish_pair(all_0_{m}, all_1_{m}, {m}u, first); }
 #if COLUMNS == 4
@@ -129,10 +115,7 @@ fn span_group(packet: u32, span: u32) -> u32 {
     return scale_group(packet * PACKET + span * (PACKET / SPANS));
 }
 
-fn team_sum(value: f32, lane: Lane) -> f32 {
-#if SUBGROUP
-    return subgroupAdd(value);
-#else
+fn group_sum(value: f32, lane: Lane) -> f32 {
     workgroupBarrier();
     partial[lane.thread] = value;
     for (var step = THREADS / 2u; step > 0u; step >>= 1u) {
@@ -140,5 +123,4 @@ fn team_sum(value: f32, lane: Lane) -> f32 {
         if lane.thread < step { partial[lane.thread] += partial[lane.thread + step]; }
     }
     return partial[0]; // read by thread 0 only, which wrote it
-#endif
 }

@@ -1,3 +1,4 @@
+// bf16 codes, two a word: the upper halves of f32.
 const CODE_UNIT = 1.0;
 fn bf16_pair(word: u32) -> vec2<f32> {
     return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));

@@ -1,3 +1,4 @@
+// f16 codes, two a word.
 const CODE_UNIT = 1.0;
 fn decode(p: Packet, chunk: u32) -> Eight {
     return Eight(

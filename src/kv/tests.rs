@@ -1,0 +1,51 @@
+//! Wrong calls.
+
+use super::*;
+
+#[test]
+fn wrong_calls_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");
+    let shape = KvShape { blocks: 2, kv_heads: 2, block: 8, d: 16, d_v: 8 };
+    let cache = KvBlocks::new(&gpu, KvFormat::Int8, shape).expect("fits");
+    assert_eq!(cache.bytes(), 2 * 2 * 8 * (16 + 8 + 4));
+    let (k, v) = (make(DType::F32, &[3, 2, 16]), make(DType::F32, &[3, 2, 8]));
+    let (slots, floats) = (gpu.tensor(&[3], &[0u32, 9, 4]).expect("fits"), make(DType::F32, &[3]));
+    let good = KvWrite { k: &k, v: &v, slots: &slots, cache: &cache };
+    gpu.run(|r| record(r, &good)).expect("a right call");
+    let half = make(DType::F16, &[3, 2, 8]);
+    let other = KvBlocks { format: KvFormat::Fp4, ..cache.clone() };
+    let wrong = [
+        (KvWrite { k: &v, ..good }, "k is [3, 2, 8], needs [3, 2, 16]"),
+        (KvWrite { k: &slots, ..good }, "k's dtype is U32"),
+        (KvWrite { v: &k, ..good }, "v is [3, 2, 16], needs [3, 2, 8]"),
+        (KvWrite { v: &half, ..good }, "v's dtype is F16"),
+        (KvWrite { slots: &floats, ..good }, "slots's dtype is F32"),
+        (KvWrite { cache: &other, ..good }, "cache's k is [2, 2, 8, 4], needs [2, 2, 8, 2]"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("kv_write: ") && error.contains(want), "{error} is not {want}");
+    }
+    let wrong = [
+        (KvShape { d: 12, ..shape }, "d is 12"),
+        (KvShape { d_v: 264, ..shape }, "d_v is 264"),
+        (KvShape { block: 12, ..shape }, "block is 12"),
+        (KvShape { kv_heads: 0, ..shape }, "kv_heads is 0"),
+        (KvShape { blocks: usize::MAX, ..shape }, "words of K or V"),
+    ];
+    for (shape, want) in wrong {
+        let error = KvBlocks::new(&gpu, KvFormat::F16, shape).expect_err(want).to_string();
+        assert!(error.starts_with("KvBlocks: ") && error.contains(want), "{error} is not {want}");
+    }
+}
+
+#[test]
+fn nothing_to_write_is_nothing() {
+    let gpu = Gpu::new().expect("an adapter");
+    let shape = KvShape { blocks: 1, kv_heads: 1, block: 8, d: 8, d_v: 8 };
+    let cache = &KvBlocks::new(&gpu, KvFormat::F16, shape).expect("fits");
+    let rows = &gpu.alloc(DType::F32, &[0, 1, 8]).expect("fits");
+    let slots = &gpu.alloc(DType::U32, &[0]).expect("fits");
+    gpu.run(|r| record(r, &KvWrite { k: rows, v: rows, slots, cache })).expect("nothing to do");
+}

@@ -1,0 +1,62 @@
+//! Which kernel and tile serve a shape. Static tables: nothing is tuned inside a caller's call.
+
+use super::spec::{GEMM_SPARSE, GEMV_SPARSE, GEMV_TILES, GemvTile, Traits, gemm_variant, gemv_variant};
+use super::weight::SparseWeight;
+use crate::kernel::{Def, Defines, KernelSpec, Needs, Tier};
+use crate::tensor::DType;
+
+/// Rows of activations up to which every weight is read once, by `gemv_sparse`.
+pub(super) const MAX_GEMV_ROWS: usize = 8;
+
+/// Workgroups below which fewer rows of weights a team are better than fewer fillings of tables.
+const BUSY: usize = 400;
+
+pub(super) fn kernel_for(m: usize) -> &'static KernelSpec {
+    if m <= MAX_GEMV_ROWS { &GEMV_SPARSE } else { &GEMM_SPARSE }
+}
+
+/// What a specialisation depends on beside the weight.
+pub(super) struct Request {
+    pub spec: &'static KernelSpec,
+    pub m: usize,
+    pub a: DType,
+    pub out: DType,
+}
+
+/// The specialisation for a tier, or why the tier does not serve.
+pub(super) fn variant(
+    tier: Tier,
+    request: &Request,
+    weight: &SparseWeight,
+) -> Result<(Defines, Needs), String> {
+    let Request { spec, m, a, out } = *request;
+    let traits = Traits { pattern: weight.pattern(), format: weight.format(), dtypes: (a, out) };
+    if spec.name != GEMV_SPARSE.name {
+        return Ok(gemm_variant(traits).into());
+    }
+    let tile = gemv_tile(traits, m, weight.n())
+        .ok_or_else(|| format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name))?;
+    Ok(gemv_variant(tier, traits, tile, weight.packet_scales()).into())
+}
+
+/// The tile for `m` rows of activations that takes the most rows of weights and still fills the GPU.
+fn gemv_tile(traits: Traits, m: usize, n: usize) -> Option<GemvTile> {
+    let mut fitting =
+        GEMV_TILES.into_iter().filter(|t| m <= t.rows as usize && m.next_power_of_two() == t.rows as usize);
+    let busy = |t: &GemvTile| n.div_ceil(t.group_columns(traits) as usize) >= BUSY;
+    fitting.clone().find(busy).or_else(|| fitting.next_back())
+}
+
+/// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
+pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
+    let define = |name: &str| {
+        defines.iter().find_map(|(key, value)| match value {
+            Def::Num(v) if *key == name => Some(*v as usize),
+            _ => None,
+        })
+    };
+    match (define("COLUMNS"), define("THREADS"), define("LANES")) {
+        (Some(columns), Some(threads), Some(lanes)) => n.div_ceil(columns * (threads / lanes)) as u64,
+        _ => m.div_ceil(64) as u64 * n.div_ceil(64) as u64,
+    }
+}

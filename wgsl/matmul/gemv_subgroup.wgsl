@@ -1,0 +1,130 @@
+// out[M,N] = epilogue(a[M,K] · w[N,K]ᵀ) for M ≤ ROWS_A = 1, 2, 4 or 8 rows of activations: every weight is read once.
+// A workgroup takes COLUMNS rows of w and its THREADS threads walk them side by side, one packet (16 bytes, and its scale) of
+// each row a thread and step, all loaded before any is used: that many loads in flight are what fills the memory bus.
+// A thread's activations, once loaded and widened, serve all COLUMNS packets. Sums meet by a transposing butterfly:
+// 7 shuffles for 8 sums instead of 40. On an H200 instructions bound it: 27 for 8 FP4 codes.
+#if NEEDS_F16
+enable f16;
+#endif
+//!include "common/grid.wgsl"
+//!include "common/lane.wgsl"
+//!include "common/weight.wgsl"
+//!include "common/activation.wgsl"
+//!include "common/linear.wgsl"
+//!include "common/rows.wgsl"
+
+// A sum of every subgroup, of at least 8 lanes, for every value.
+var<workgroup> partial: array<f32, THREADS / 8u * VALUES>;
+
+@compute @workgroup_size(THREADS)
+fn main(place: Place) {
+    let lane = lane_of(place);
+    let first = group_index(place.group, place.groups) * COLUMNS;
+#for c COLUMNS
+    let row_{c} = min(first + {c}u, params.n - 1u); // past the end: computed, not stored
+#for m ROWS_A
+    var sum_{c}_{m} = 0.0;
+#endfor
+#endfor
+#for m ROWS_A
+    let row_a_{m} = min({m}u, params.m - 1u);
+#endfor
+    for (var packet = lane.thread; packet < params.packets; packet += THREADS) {
+#for c COLUMNS
+        let w_{c} = load_packet(row_{c}, packet);
+#for s SPANS
+        let scale_{c}_{s} = load_scale(row_{c}, span_group(packet, {s}u));
+        let zero_{c}_{s} = load_zero(row_{c}, span_group(packet, {s}u)) / CODE_UNIT;
+#endfor
+#endfor
+#for s SPANS
+        {
+            // The chunks of 8 that share a scale.
+#for m ROWS_A
+            var total_{m} = 0.0;
+#for c COLUMNS
+            var part_{c}_{m} = 0.0;
+#endfor
+#endfor
+#for h SPAN_CHUNKS
+#for m ROWS_A
+            let x_{h}_{m} = widen(load_eight(row_a_{m}, packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u));
+            if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
+#endfor
+#for c COLUMNS
+            let v_{h}_{c} = decode(w_{c}, {s}u * SPAN_CHUNKS + {h}u);
+#for m ROWS_A
+            part_{c}_{m} = dot_eight(v_{h}_{c}, x_{h}_{m}, part_{c}_{m});
+#endfor
+#endfor
+#endfor
+#for c COLUMNS
+#for m ROWS_A
+            sum_{c}_{m} += scale_{c}_{s} * (part_{c}_{m} - zero_{c}_{s} * total_{m});
+#endfor
+#endfor
+        }
+#endfor
+    }
+    var sums: array<f32, VALUES>;
+#for c COLUMNS
+#for m ROWS_A
+    sums[{c}u * ROWS_A + {m}u] = sum_{c}_{m};
+#endfor
+#endfor
+#for b BLOCKS
+    let lo_{b} = vec4<f32>(sums[{b}u * 8u], sums[{b}u * 8u + 1u], sums[{b}u * 8u + 2u], sums[{b}u * 8u + 3u]);
+    let hi_{b} = vec4<f32>(sums[{b}u * 8u + 4u], sums[{b}u * 8u + 5u], sums[{b}u * 8u + 6u], sums[{b}u * 8u + 7u]);
+    let folded_{b} = fold(lo_{b}, hi_{b}, lane);
+    if lane.subgroup_lane < 8u { partial[lane.subgroup * VALUES + {b}u * 8u + lane.subgroup_lane] = folded_{b}; }
+#endfor
+    workgroupBarrier();
+    // Value v is column v / ROWS_A of these for row v % ROWS_A of a.
+    let v = lane.thread;
+    let column = v / ROWS_A;
+    let m = v % ROWS_A;
+    if v < VALUES && first + column < params.n && m < params.m {
+#if PAIR
+        if column % 2u == 0u { finish_pair(sum_of(v, lane), sum_of(v + ROWS_A, lane), m, first + column); }
+#else
+        finish(sum_of(v, lane), m, first + column);
+#endif
+    }
+}
+
+// The sum over the workgroup of one value.
+fn sum_of(v: u32, lane: Lane) -> f32 {
+    var sum = 0.0;
+    for (var s = 0u; s < lane.subgroups; s++) { sum += partial[s * VALUES + v]; }
+    return sum * CODE_UNIT;
+}
+
+// The subgroup's sums of eight values: lane l gets that of value l % 8. Each step sends half of the values away.
+fn fold(lo: vec4<f32>, hi: vec4<f32>, lane: Lane) -> f32 {
+    let l = lane.subgroup_lane;
+    let by4 = (l & 4u) != 0u;
+    let four = select(lo, hi, by4) + subgroupShuffleXor(select(hi, lo, by4), 4u);
+    let by2 = (l & 2u) != 0u;
+    let two = select(four.xy, four.zw, by2) + subgroupShuffleXor(select(four.zw, four.xy, by2), 2u);
+    let by1 = (l & 1u) != 0u;
+    var one = select(two.x, two.y, by1) + subgroupShuffleXor(select(two.y, two.x, by1), 1u);
+    // A workgroup may be narrower than a subgroup.
+    for (var step = 8u; step < min(lane.subgroup_size, THREADS); step <<= 1u) { one += subgroupShuffleXor(one, step); }
+    return one;
+}
+
+// The group of a packet's `span`th part.
+fn span_group(packet: u32, span: u32) -> u32 {
+    return scale_group(packet * PACKET + span * (PACKET / SPANS));
+}
+
+fn sum_eight(x: Eight) -> f32 {
+    let s = x.lo + x.hi;
+    return (s.x + s.y) + (s.z + s.w);
+}
+
+// A chain of multiply-adds; dot() would start with a product and end with an addition.
+fn dot_eight(v: Eight, x: Eight, sum: f32) -> f32 {
+    let low = fma(v.lo.w, x.lo.w, fma(v.lo.z, x.lo.z, fma(v.lo.y, x.lo.y, fma(v.lo.x, x.lo.x, sum))));
+    return fma(v.hi.w, x.hi.w, fma(v.hi.z, x.hi.z, fma(v.hi.y, x.hi.y, fma(v.hi.x, x.hi.x, low))));
+}
