@@ -6,11 +6,12 @@ fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let dir = Path::new(&root).join("wgsl/common");
     println!("cargo::rerun-if-changed=wgsl");
-    let mut names: Vec<String> = fs::read_dir(&dir)
-        .expect("wgsl/common is part of the crate")
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".wgsl"))
-        .collect();
+    let mut names = Vec::new();
+    for folder in ["", "weight/"] {
+        let files = fs::read_dir(dir.join(folder)).expect("wgsl/common is part of the crate");
+        let files = files.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.extend(files.filter(|name| name.ends_with(".wgsl")).map(|name| format!("{folder}{name}")));
+    }
     names.sort();
     let rows: String = names
         .iter()

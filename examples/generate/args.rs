@@ -23,9 +23,9 @@ pub struct Args {
     /// Type of the activations [default: f16 where the adapter has it and the weights are not f32]
     #[arg(long, value_parser = activations)]
     pub activations: Option<DType>,
-    /// Weights that share a scale: 16, 32, 64, 128 or row
-    #[arg(long, default_value = "32", value_parser = group)]
-    pub group: Group,
+    /// Weights that share a scale: 16, 32, 64, 128 or row [default: 32; nvfp4: 16]
+    #[arg(long, value_parser = group)]
+    pub group: Option<Group>,
     /// How scales are chosen
     #[arg(long, default_value = "mse")]
     pub scale: Scale,

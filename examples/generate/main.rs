@@ -78,8 +78,8 @@ fn run(args: &Args) -> Result<bool> {
     };
     let activations = args.activations.unwrap_or_else(|| model::default_activations(&gpu, args.weights));
     model::check_activations(&gpu, activations)?;
-    let precision =
-        Precision { weights: args.weights, group: args.group, search: args.search(), activations };
+    let group = args.group.unwrap_or(args.weights.default_group());
+    let precision = Precision { weights: args.weights, group, search: args.search(), activations };
     let bar = report::progress("loading layer", description.layers);
     let model = Model::load(&gpu, description, &checkpoint, precision, |n| bar.set_position(n as u64))?;
     bar.finish_and_clear();

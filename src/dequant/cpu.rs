@@ -16,6 +16,10 @@ fn element(matrix: &PackedMatrix, row: usize, col: usize) -> f64 {
         let index = row * (matrix.k / matrix.group) + col / matrix.group;
         values.get(index).map_or(0.0, |v| float(u32::from(v.to_bits()), 5, 10))
     };
+    let byte = || {
+        let index = row * (matrix.k / matrix.group) + col / matrix.group;
+        matrix.scale_bytes.get(index).map_or(0, |&b| u32::from(b))
+    };
     let q = f64::from(code);
     match matrix.format {
         Format::F32 => float(code, 8, 23),
@@ -25,6 +29,20 @@ fn element(matrix: &PackedMatrix, row: usize, col: usize) -> f64 {
         Format::Int4 => (q - 8.0) * group(&matrix.scales),
         Format::Int4Zero => (q - group(&matrix.zeros)) * group(&matrix.scales),
         Format::Int8 => (if code < 128 { q } else { q - 256.0 }) * group(&matrix.scales),
+        Format::Int8Zero => (q - group(&matrix.zeros)) * group(&matrix.scales),
+        Format::E4m3 => float(code, 4, 3) * group(&matrix.scales),
+        Format::E5m2 => float(code, 5, 2) * group(&matrix.scales),
+        Format::Int3 => (q - 4.0) * group(&matrix.scales),
+        Format::Int2 => (q - 2.0) * group(&matrix.scales),
+        Format::Nf4 | Format::Nf3 => {
+            let value = matrix.format.codebook().and_then(|values| values.get(code as usize));
+            value.map_or(0.0, |&v| f64::from(v)) * group(&matrix.scales)
+        }
+        Format::Mxfp4 => float(code, 2, 1) * 2f64.powi(byte() as i32 - 127),
+        Format::Nvfp4 => {
+            let tensor = matrix.tensor_scales.get(row).map_or(0.0, |&t| f64::from(t));
+            float(code, 2, 1) * float(byte(), 4, 3) * tensor
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::{Dequant, cpu, record};
 use crate::error::Result;
-use crate::format::{Format, Group, PackedMatrix};
+use crate::format::{Format, Group, PackedMatrix, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder,
     Rule, Variant, defines, params, tier,
@@ -53,7 +53,7 @@ impl Rows {
         let row = weight.packets() * packet(weight.format()) as usize;
         let whole_k = weight.format().is_quantised() && weight.group() == weight.k();
         match weight.k() {
-            k if row == k && !whole_k => Rows::Flat,
+            k if row == k && !whole_k && weight.format() != Format::Nvfp4 => Rows::Flat,
             k if k.is_multiple_of(8) => Rows::Padded,
             _ => Rows::Ragged,
         }
@@ -113,6 +113,10 @@ fn cases() -> Vec<Case> {
     for &format in Format::ALL {
         for &out in FLOATS {
             let mut add = |level, n, k, group, part_bytes| {
+                let group = if format.allows(group, k) { group } else { format.default_group() };
+                if !format.allows(group, k) {
+                    return;
+                }
                 all.push(random_case(level, format, out, (n, k), group, part_bytes));
             };
             // A workgroup takes 64 or 256 chunks of eight columns; a row is padded to 32 bytes.
@@ -134,7 +138,9 @@ fn cases() -> Vec<Case> {
             }
             if format.is_quantised() {
                 for group in [Group::Size(16), Group::Size(32), Group::Size(128), Group::WholeK] {
-                    add(Full, 20, 256, group, u64::MAX);
+                    if format.allows(group, 256) {
+                        add(Full, 20, 256, group, u64::MAX);
+                    }
                 }
             }
             add(Full, 130, 64, Group::Size(16), 4096);
@@ -183,22 +189,36 @@ fn all_codes(format: Format) -> Case {
     let rule = Rule::Exact;
     case(Level::Full, format, "every code to f32".into(), DType::F32, u64::MAX, rule, move || {
         let bits = format.bits();
-        let (n, k) = (1 << bits, 256 / bits);
+        // Rows without padding: 8 words, of 3-bit codes 9.
+        let (n, k) = (1 << bits, if bits == 3 { 96 } else { 256 / bits });
         let code = |row: usize, col: usize| {
-            let code = (row + col) % n;
+            let code = ((row + col) % n) as u32;
             let plain = match format {
                 Format::F16 => f16::from_bits(code as u16).is_finite(),
                 Format::Bf16 => bf16::from_bits(code as u16).is_normal(),
-                _ => true,
+                _ => format.is_finite(code),
             };
-            if plain { code as u32 } else { 0 }
+            if plain { code } else { 0 }
         };
-        let per_word = 32 / bits;
-        let word = |row, first| (0..per_word).map(|i| code(row, first + i) << (i * bits)).sum();
-        let words = (0..n).flat_map(|row| (0..k).step_by(per_word).map(move |first| word(row, first)));
+        let row_words = (k * bits).div_ceil(32);
+        let mut words = vec![0u32; n * row_words];
+        for (row, words) in words.chunks_mut(row_words).enumerate() {
+            for at in 0..k * bits {
+                words[at / 32] |= (code(row, at / bits) >> (at % bits) & 1) << (at % 32);
+            }
+        }
+        match format.scales() {
+            ScaleFormat::E8m0 => {
+                return PackedMatrix::from_byte_scales(format, n, k, words, vec![124; n * k / 32], 1.0);
+            }
+            ScaleFormat::E4m3 => {
+                return PackedMatrix::from_byte_scales(format, n, k, words, vec![0x21; n * k / 16], 0.75);
+            }
+            ScaleFormat::None | ScaleFormat::F16 => {}
+        }
         let parameter = |value, there| vec![f16::from_f32(value); if there { n } else { 0 }];
         let (scales, zeros) = (parameter(0.125, format.is_quantised()), parameter(7.25, format.has_zeros()));
-        PackedMatrix::from_parts(format, n, k, Group::WholeK, words.collect(), scales, zeros)
+        PackedMatrix::from_parts(format, n, k, Group::WholeK, words, scales, zeros)
     })
 }
 

@@ -1,17 +1,12 @@
-//! `fp4`: OCP E2M1 (one sign, two exponent and one mantissa bit; no infinity, no NaN).
+//! `fp4`, `mxfp4` and `nvfp4`: OCP E2M1 (one sign, two exponent and one mantissa bit; no infinity, no NaN). They differ
+//! in their scales.
 
-use super::Codec;
 use super::symmetric::{self, Grid, round_to_step};
+use super::{Codec, ScaleFormat};
 
-pub(super) static CODEC: Codec = Codec {
-    name: "fp4",
-    bits: 4,
-    quantised: true,
-    zeros: false,
-    fit: symmetric::fit::<E2m1>,
-    encode: symmetric::encode::<E2m1>,
-    decode: symmetric::decode::<E2m1>,
-};
+pub(super) static FP4: Codec = symmetric::codec::<E2m1>("fp4", 4, ScaleFormat::F16);
+pub(super) static MXFP4: Codec = symmetric::codec::<E2m1>("mxfp4", 4, ScaleFormat::E8m0);
+pub(super) static NVFP4: Codec = symmetric::codec::<E2m1>("nvfp4", 4, ScaleFormat::E4m3);
 
 /// Magnitudes of the codes 0..=7 (OCP MX v1.0, table 5); codes 8..=15 are their negatives.
 const MAGNITUDES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];

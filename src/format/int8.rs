@@ -1,17 +1,9 @@
 //! `int8`: a two's complement byte.
 
-use super::Codec;
 use super::symmetric::{self, Grid, round_even};
+use super::{Codec, ScaleFormat};
 
-pub(super) static CODEC: Codec = Codec {
-    name: "int8",
-    bits: 8,
-    quantised: true,
-    zeros: false,
-    fit: symmetric::fit::<Byte>,
-    encode: symmetric::encode::<Byte>,
-    decode: symmetric::decode::<Byte>,
-};
+pub(super) static CODEC: Codec = symmetric::codec::<Byte>("int8", 8, ScaleFormat::F16);
 
 struct Byte;
 

@@ -1,20 +1,27 @@
 //! The packed matrix and its layout.
 
-use super::{Format, Group, ScaleSearch, quantise};
+use super::scale::LARGEST;
+use super::{Format, Group, ScaleFormat, ScaleSearch, Scaling, quantise};
 use crate::error::{Error, Result};
 use half::f16;
 use rayon::prelude::*;
+
+const OP: &str = "packed matrix";
 
 /// A weight matrix `[n, k]` in one [`Format`].
 ///
 /// # Layout
 ///
 /// * `words`: row-major `[n][row_words]`, with `row_words = ceil(k * bits / 32)` rounded up to a multiple of
-///   8, so every row starts on a 32-byte boundary. Element `e` of a row is in word `e * bits / 32`, from bit
-///   `(e * bits) % 32` up (least significant first). The bits after the last element are 0.
-/// * `scales`, `zeros`: row-major `[n][k / group]`, f16. Dense formats have neither, and only
-///   [`Format::Int4Zero`] has zeros. A zero point is in units of codes and need not be an integer; after
-///   [`quantise`](Self::quantise) its magnitude may be as large as 65504.
+///   8, so every row starts on a 32-byte boundary (3-bit formats: of 3, 32 elements). The codes of a row are one stream
+///   of bits: element `e` is at bits `e * bits` to `e * bits + bits - 1`, bit `b` is bit `b % 32` of word `b / 32`.
+///   The bits after the last element are 0.
+/// * `scales`, `zeros`: row-major `[n][k / group]`, f16. Only formats with [`ScaleFormat::F16`] have the former, only
+///   [`Format::Int4Zero`] and [`Format::Int8Zero`] the latter. A zero point is in units of codes and need not be an
+///   integer; after [`quantise`](Self::quantise) its magnitude may be as large as 65504.
+/// * `scale_bytes`: row-major `[n][k / group]`, the scales of MXFP4 and NVFP4.
+/// * `tensor_scales`: `[n]`, the tensor scale of NVFP4, once a row, so that matrices of one launch may differ
+///   ([`interleave`](Self::interleave)).
 ///
 /// Host words; on a little-endian machine their bytes are what a GPU buffer `array<u32>` holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,12 +38,14 @@ pub struct PackedMatrix {
     pub words: Vec<u32>,
     pub scales: Vec<f16>,
     pub zeros: Vec<f16>,
+    pub scale_bytes: Vec<u8>,
+    pub tensor_scales: Vec<f32>,
 }
 
 impl PackedMatrix {
     /// Quantises `values`, row-major `[n, k]`; for a dense format rounds them to nearest, ties to even, and
     /// ignores `group` and `search`. Codes are the nearest ones to `value / scale` with the scale already
-    /// rounded to f16, ties to even. An all-zero group gets the scale 0. Runs on all rayon threads.
+    /// rounded as it is stored, ties to even. An all-zero group gets the scale 0. Runs on all rayon threads.
     ///
     /// # Errors
     ///
@@ -74,18 +83,20 @@ impl PackedMatrix {
             words: merge(&a.words, &b.words, a.row_words),
             scales: merge(&a.scales, &b.scales, a.groups()),
             zeros: merge(&a.zeros, &b.zeros, a.groups()),
+            scale_bytes: merge(&a.scale_bytes, &b.scale_bytes, a.groups()),
+            tensor_scales: merge(&a.tensor_scales, &b.tensor_scales, 1),
             ..*a
         })
     }
 
     /// Wraps parts that are already packed, for example from a checkpoint, in the layout above. Every code
-    /// is accepted (`int8` -128 too), and so is every finite scale.
+    /// that is a number is accepted (`int8` -128 too), and so is every finite scale.
     ///
     /// # Errors
     ///
     /// As [`quantise`](Self::quantise) for `n`, `k` and `group`; `Error::Shape` for a wrong length of
-    /// `words`, `scales` or `zeros`; `Error::Value` for a scale or zero point that is not finite and for
-    /// padding bits that are not 0.
+    /// `words`, `scales` or `zeros`; `Error::Value` for a scale or zero point that is not finite, for an FP8 code that is
+    /// not a number, for padding bits that are not 0, and for a format whose scales are bytes.
     pub fn from_parts(
         format: Format,
         n: usize,
@@ -95,38 +106,102 @@ impl PackedMatrix {
         scales: Vec<f16>,
         zeros: Vec<f16>,
     ) -> Result<Self> {
-        const OP: &str = "packed matrix";
-        let shape = Shape::new(OP, format, n, k, group)?;
-        if words.len() != shape.words {
-            let want = format!("n * row_words = {n} * {} words", shape.row_words);
-            return Err(Error::shape(OP, "words", words.len(), want));
+        if format.fixed_group().is_some() {
+            let want = "a format with f16 scales or none; from_byte_scales takes the others";
+            return Err(Error::value(OP, "format", format.name(), want));
         }
+        let shape = Shape::new(OP, format, n, k, group)?;
         for (name, present, values) in
             [("scales", format.is_quantised(), &scales), ("zeros", format.has_zeros(), &zeros)]
         {
-            let want = if present { shape.parameters } else { 0 };
-            if values.len() != want {
-                let want = format!("{want} elements for {} (one a group)", format.name());
-                return Err(Error::shape(OP, name, values.len(), want));
-            }
+            check_len(format, name, values.len(), if present { shape.parameters } else { 0 })?;
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
                 return Err(Error::value(OP, format!("{name}[{i}]"), values[i], "finite"));
             }
         }
-        let matrix = PackedMatrix {
+        Self::checked(format, (n, k), &shape, words, |matrix| PackedMatrix { scales, zeros, ..matrix })
+    }
+
+    /// As [`from_parts`](Self::from_parts) for MXFP4 and NVFP4: one byte a group, and the tensor scale (1 for MXFP4).
+    ///
+    /// # Errors
+    ///
+    /// As [`from_parts`](Self::from_parts); `Error::Value` for another format, for a byte over
+    /// [`ScaleFormat::largest_byte`] (NaN, negative E4M3, powers of two over 2^113), and for a tensor scale that is not
+    /// a normal positive number, at most 2^104.
+    pub fn from_byte_scales(
+        format: Format,
+        n: usize,
+        k: usize,
+        words: Vec<u32>,
+        scales: Vec<u8>,
+        tensor_scale: f32,
+    ) -> Result<Self> {
+        let Some(group) = format.fixed_group() else {
+            return Err(Error::value(OP, "format", format.name(), "mxfp4 or nvfp4"));
+        };
+        let shape = Shape::new(OP, format, n, k, Group::Size(group))?;
+        check_len(format, "scales", scales.len(), shape.parameters)?;
+        let largest = format.scales().largest_byte();
+        if let Some(i) = scales.iter().position(|&byte| byte > largest) {
+            return Err(Error::value(OP, format!("scales[{i}]"), scales[i], format!("at most {largest}")));
+        }
+        let tensor_scales = match format.scales() {
+            ScaleFormat::E4m3 => vec![tensor_scale; n],
+            _ => Vec::new(),
+        };
+        let (good, want) = match format.scales() {
+            ScaleFormat::E4m3 => {
+                let good = tensor_scale.is_normal() && tensor_scale > 0.0 && tensor_scale <= LARGEST / 512.0;
+                (good, "positive, normal and at most 2^104")
+            }
+            _ => (tensor_scale == 1.0, "1, as the format has none"),
+        };
+        if !good {
+            return Err(Error::value(OP, "tensor_scale", tensor_scale, want));
+        }
+        Self::checked(format, (n, k), &shape, words, |matrix| PackedMatrix {
+            scale_bytes: scales,
+            tensor_scales,
+            ..matrix
+        })
+    }
+
+    /// Checks the words and adds the parameters.
+    fn checked(
+        format: Format,
+        (n, k): (usize, usize),
+        shape: &Shape,
+        words: Vec<u32>,
+        with_parameters: impl FnOnce(Self) -> Self,
+    ) -> Result<Self> {
+        if words.len() != shape.words {
+            let want = format!("n * row_words = {n} * {} words", shape.row_words);
+            return Err(Error::shape(OP, "words", words.len(), want));
+        }
+        let matrix = with_parameters(PackedMatrix {
             format,
             n,
             k,
             group: shape.group,
             row_words: shape.row_words,
             words,
-            scales,
-            zeros,
-        };
-        match (0..n).find(|&row| !matrix.padding_is_zero(row)) {
-            Some(row) => Err(Error::value(OP, format!("words of row {row}"), "padding", "0 after element k")),
-            None => Ok(matrix),
+            scales: Vec::new(),
+            zeros: Vec::new(),
+            scale_bytes: Vec::new(),
+            tensor_scales: Vec::new(),
+        });
+        if let Some(row) = (0..n).find(|&row| !matrix.padding_is_zero(row)) {
+            return Err(Error::value(OP, format!("words of row {row}"), "padding", "0 after element k"));
         }
+        if matches!(format, Format::E4m3 | Format::E5m2)
+            && let Some(at) = (0..n * k).find(|at| !format.is_finite(matrix.code(at / k, at % k)))
+        {
+            let (row, column) = (at / k, at % k);
+            let what = format!("words of row {row}: element {column}");
+            return Err(Error::value(OP, what, format!("{:#04x}", matrix.code(row, column)), "a number"));
+        }
+        Ok(matrix)
     }
 
     /// The dequantised weights, row-major `[n, k]`, in f32 arithmetic. Runs on all rayon threads.
@@ -134,19 +209,31 @@ impl PackedMatrix {
         let decode = self.format.codec().decode;
         let group = if self.format.is_quantised() { self.group.max(1) } else { self.k.max(1) };
         let groups = self.groups();
-        let parameter = |values: &[f16], index: usize| values.get(index).map_or(0.0, |v| v.to_f32());
+        let zero = |index: usize| self.zeros.get(index).map_or(0.0, |v| v.to_f32());
         let mut out = vec![0.0f32; self.n * self.k];
         out.par_chunks_mut(self.k.max(1)).enumerate().for_each(|(row, out)| {
             let words = self.row(row);
             for (index, chunk) in out.chunks_mut(group).enumerate() {
-                let scale = parameter(&self.scales, row * groups + index);
-                let zero = parameter(&self.zeros, row * groups + index);
+                let scale = self.scale(row, index);
+                let zero = zero(row * groups + index);
                 for (offset, value) in chunk.iter_mut().enumerate() {
                     *value = decode(self.code_of(words, index * group + offset), scale, zero);
                 }
             }
         });
         out
+    }
+
+    /// The scale of a group, with the tensor scale; 0 outside the matrix and for dense formats.
+    pub fn scale(&self, row: usize, group: usize) -> f32 {
+        let index = row * self.groups() + group;
+        match self.scale_bytes.get(index) {
+            Some(&byte) => {
+                let tensor = self.tensor_scales.get(row).copied().unwrap_or(1.0);
+                Scaling { format: self.format.scales(), tensor }.value(byte)
+            }
+            None => self.scales.get(index).map_or(0.0, |v| v.to_f32()),
+        }
     }
 
     /// The code of one element, in the low [`Format::bits`] bits; 0 outside the matrix, like the padding.
@@ -159,9 +246,10 @@ impl PackedMatrix {
         self.k.checked_div(self.group).unwrap_or(0)
     }
 
-    /// Bytes of `words`, `scales` and `zeros` together.
+    /// Bytes of codes, scales and zeros together.
     pub fn bytes(&self) -> u64 {
-        4 * self.words.len() as u64 + 2 * (self.scales.len() + self.zeros.len()) as u64
+        let words = self.words.len() + self.tensor_scales.len();
+        (4 * words + 2 * (self.scales.len() + self.zeros.len()) + self.scale_bytes.len()) as u64
     }
 
     fn row(&self, row: usize) -> &[u32] {
@@ -170,9 +258,10 @@ impl PackedMatrix {
 
     fn code_of(&self, row: &[u32], col: usize) -> u32 {
         let bits = self.format.bits();
-        let per_word = 32 / bits;
-        let word = row.get(col / per_word).copied().unwrap_or(0);
-        (word >> (col % per_word * bits)) & (u32::MAX >> (32 - bits))
+        let get = |at: usize| u64::from(row.get(at).copied().unwrap_or(0));
+        let at = col * bits;
+        let pair = get(at / 32) | get(at / 32 + 1) << 32;
+        (pair >> (at % 32)) as u32 & (u32::MAX >> (32 - bits))
     }
 
     fn padding_is_zero(&self, row: usize) -> bool {
@@ -181,6 +270,14 @@ impl PackedMatrix {
         let partial = row.get(used / 32).is_none_or(|word| word >> (used % 32) == 0);
         partial && row.iter().skip(used / 32 + 1).all(|&word| word == 0)
     }
+}
+
+fn check_len(format: Format, name: &'static str, len: usize, want: usize) -> Result<()> {
+    if len == want {
+        return Ok(());
+    }
+    let want = format!("{want} elements for {} (one a group)", format.name());
+    Err(Error::shape(OP, name, len, want))
 }
 
 /// Checked sizes of a packed matrix.
@@ -204,7 +301,10 @@ impl Shape {
         }
         let overflow = || Error::value(op, "n * k", (n, k), "a matrix that fits the address space");
         let elements = n.checked_mul(k).ok_or_else(overflow)?;
-        let row_words = k.checked_mul(format.bits()).ok_or_else(overflow)?.div_ceil(32).next_multiple_of(8);
+        let row_words = k.checked_mul(format.bits()).ok_or_else(overflow)?.div_ceil(32);
+        let row_words = row_words
+            .checked_next_multiple_of(if format.bits() == 3 { 3 } else { 8 })
+            .ok_or_else(overflow)?;
         // In bytes, so that neither the words nor the unpacked f32 values overflow an allocation.
         let bytes = row_words.max(k).checked_mul(n).and_then(|words| words.checked_mul(4));
         bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or_else(overflow)?;

@@ -1,6 +1,7 @@
 //! All codes of all formats, rounding, scale search, layout, and refused input.
 
 use super::*;
+use half::f16;
 
 const QUANTISED: [Format; 4] = [Format::Fp4, Format::Int4, Format::Int4Zero, Format::Int8];
 const SEARCHES: [ScaleSearch; 2] = [ScaleSearch::AbsMax, ScaleSearch::Mse];
@@ -40,10 +41,13 @@ fn all_codes(format: Format, scale: f32, zero: f32) -> (PackedMatrix, Vec<u32>) 
 fn names_and_properties() {
     for &format in Format::ALL {
         assert_eq!(Format::parse(format.name()), Some(format));
-        assert_eq!(format.is_quantised(), QUANTISED.contains(&format));
-        assert_eq!(format.has_zeros(), format == Format::Int4Zero);
+        assert_eq!(format.is_quantised(), !matches!(format, Format::F32 | Format::F16 | Format::Bf16));
+        assert_eq!(format.has_zeros(), matches!(format, Format::Int4Zero | Format::Int8Zero));
     }
-    assert_eq!(Format::ALL.iter().map(|f| f.bits()).collect::<Vec<_>>(), [32, 16, 16, 4, 4, 4, 8]);
+    assert_eq!(
+        Format::ALL.iter().map(|f| f.bits()).collect::<Vec<_>>(),
+        [32, 16, 16, 4, 4, 4, 8, 8, 8, 8, 4, 3, 3, 2, 4, 4]
+    );
     assert_eq!(Format::parse("int5"), None);
 }
 
@@ -85,9 +89,10 @@ fn every_code_in_every_position_decodes_and_returns() {
 fn idempotent_on_representable_values() {
     let values = random(8 * 256, 1);
     for &format in Format::ALL {
-        for group in [Group::Size(64), Group::WholeK] {
+        for group in [Group::Size(64), Group::WholeK].into_iter().filter(|&g| format.allows(g, 256)) {
             let first = pack(&values, 256, format, group, ScaleSearch::AbsMax);
-            for search in SEARCHES {
+            let searches = if QUANTISED.contains(&format) { &SEARCHES[..] } else { &[] };
+            for &search in searches {
                 assert_eq!(pack(&first.unpack(), 256, format, group, search), first, "{format:?}");
             }
         }
@@ -223,10 +228,11 @@ fn extreme_scales() {
 #[test]
 fn ragged_rows_are_padded_with_zeros() {
     for &format in Format::ALL {
-        for k in [1, 7, 31, 33, 50, 130] {
+        for k in [1, 7, 31, 33, 50, 130].into_iter().filter(|&k| format.allows(Group::WholeK, k)) {
             let values: Vec<f32> = random(3 * k, 11).iter().map(|v| v + 1.0).collect();
             let matrix = pack(&values, k, format, Group::WholeK, ScaleSearch::AbsMax);
-            assert_eq!(matrix.row_words, (k * format.bits()).div_ceil(256) * 8);
+            let unit = if format.bits() == 3 { 3 } else { 8 };
+            assert_eq!(matrix.row_words, (k * format.bits()).div_ceil(32 * unit) * unit);
             assert_eq!(matrix.words.len(), 3 * matrix.row_words);
             assert_eq!((matrix.group, matrix.groups()), if format.is_quantised() { (k, 1) } else { (0, 0) });
             assert_eq!(matrix.scales.len(), 3 * matrix.groups());
@@ -234,7 +240,13 @@ fn ragged_rows_are_padded_with_zeros() {
             assert_eq!(matrix.bytes(), (matrix.words.len() * 4 + parameters * 2) as u64);
             assert_eq!((matrix.code(3, 0), matrix.code(0, k)), (0, 0));
             let unpacked = matrix.unpack();
-            assert!(unpacked.iter().zip(&values).all(|(a, b)| (a - b).abs() < 0.3), "{format:?} {k}");
+            assert!(
+                unpacked
+                    .iter()
+                    .zip(&values)
+                    .all(|(a, b)| (a - b).abs() < if format.bits() < 4 { 0.6 } else { 0.3 }),
+                "{format:?} {k}"
+            );
             let PackedMatrix { words, scales, zeros, .. } = matrix.clone();
             let parts = PackedMatrix::from_parts(format, 3, k, Group::WholeK, words, scales, zeros);
             assert_eq!(parts.unwrap(), matrix);
@@ -250,7 +262,7 @@ fn quantise_errors() {
             assert!(error.to_string().contains(needle), "{error} lacks {needle}");
         }
     };
-    for &format in Format::ALL {
+    for &format in Format::ALL.iter().filter(|f| f.allows(Group::Size(16), 32) && f.fixed_group().is_none()) {
         fails(&[], 0, 16, format, Group::WholeK, "n is 0");
         fails(&[], 16, 0, format, Group::WholeK, "k is 0");
         fails(&[0.0; 31], 2, 16, format, Group::WholeK, "values is 31");

@@ -34,11 +34,12 @@ impl Spec {
         dtype: DType,
         shape: (usize, usize, usize),
     ) -> Self {
+        let free = if shape.2.is_multiple_of(32) { Group::Size(32) } else { Group::WholeK };
         Spec {
             spec,
             level,
             format,
-            group: if shape.2.is_multiple_of(32) { Group::Size(32) } else { Group::WholeK },
+            group: if format.fixed_group().is_some() { format.default_group() } else { free },
             dtypes: (dtype, dtype),
             shape,
             bias: false,
@@ -47,6 +48,11 @@ impl Spec {
             out_row: 0,
             part_bytes: u64::MAX,
         }
+    }
+
+    /// Whether the format has such groups in rows of this length.
+    fn legal(&self) -> bool {
+        self.format.allows(self.group, self.shape.2)
     }
 
     fn label(&self) -> String {
@@ -190,7 +196,10 @@ pub(crate) fn pack(
     let step = 4 * groups.max(1);
     let mut all = PackedMatrix { n, ..row.clone() };
     all.words = (0..n * words).map(|i| row.words[(i % words + i / words * step) % words]).collect();
-    if format.is_quantised() {
+    if !row.scale_bytes.is_empty() {
+        all.scale_bytes = row.scale_bytes.repeat(n);
+        all.tensor_scales = row.tensor_scales.repeat(n);
+    } else if format.is_quantised() {
         all.scales = (0..n * groups).map(|_| f16::from_f32(0.05 + 0.01 * random.unit())).collect();
         all.zeros = if format.has_zeros() { vec![f16::from_f32(7.5); n * groups] } else { Vec::new() };
     }
@@ -231,7 +240,7 @@ fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
         }
     }
     all.extend(quantised_groups(spec, formats, (20, 40, 256)));
-    all.into_iter().map(Spec::into_case).collect()
+    all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }
 
 /// Every group of every quantised format among `formats`.
@@ -309,11 +318,11 @@ pub(super) fn qgemv() -> Vec<Case> {
     for m in [2, 4, 8] {
         all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, (m, 14336, 4096)));
     }
-    for format in [Format::Int4, Format::Int4Zero, Format::Int8, Format::F16, Format::Bf16] {
-        let group = Group::Size(128);
+    for &format in Format::ALL.iter().filter(|f| !matches!(f, Format::F32 | Format::Fp4)) {
+        let group = format.fixed_group().map_or(Group::Size(128), Group::Size);
         all.push(Spec { group, ..Spec::new(spec, Perf, format, DType::F16, (1, 14336, 4096)) });
     }
-    all.into_iter().map(Spec::into_case).collect()
+    all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }
 
 pub(super) fn gate_up() -> Vec<Case> {
@@ -340,5 +349,5 @@ pub(super) fn gate_up_gemv() -> Vec<Case> {
     }
     all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)).into_iter().map(silu));
     all.push(silu(Spec::new(spec, Perf, Format::Fp4, DType::F16, (1, 14336, 4096))));
-    all.into_iter().map(Spec::into_case).collect()
+    all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }

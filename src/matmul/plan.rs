@@ -2,7 +2,7 @@
 
 use super::spec::{
     COOP_TILES, CoopTile, GEMM, GEMV_BASE_TILES, GEMV_TILES, GemvTile, QGEMM, QGEMV, coop_variant,
-    gemm_variant, gemv_variant,
+    gemm_variant, gemv_variant, packet,
 };
 use super::weight::Weight;
 use crate::device::Caps;
@@ -43,7 +43,7 @@ pub(super) struct Traits {
 /// How rows of activations are loaded; see `wgsl/common/rows.wgsl`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rows {
-    /// K is a multiple of 64: of every packet and step.
+    /// K is a multiple of 64, of every packet and step, and rows of w are not padded.
     Exact,
     /// K is a multiple of 8: rows start on 16-byte boundaries.
     Padded,
@@ -61,9 +61,11 @@ impl Rows {
         }
     }
 
-    fn of(k: usize) -> Rows {
-        match k {
-            k if k.is_multiple_of(64) => Rows::Exact,
+    fn of(weight: &Weight) -> Rows {
+        // The padding of 2-bit rows may hold whole packets.
+        let full = weight.packets() * packet(weight.format()) as usize == weight.k();
+        match weight.k() {
+            k if full && k.is_multiple_of(64) => Rows::Exact,
             k if k.is_multiple_of(8) => Rows::Padded,
             _ => Rows::Ragged,
         }
@@ -78,7 +80,7 @@ pub(super) fn variant(
     weight: &Weight,
 ) -> Result<(Defines, Needs), String> {
     let traits =
-        Traits { format: weight.format(), rows: Rows::of(weight.k()), split_packet: weight.split_packet() };
+        Traits { format: weight.format(), rows: Rows::of(weight), split_packet: weight.split_packet() };
     let Request { spec, m, n, a, out, pair } = *request;
     if spec.name.ends_with("gemv") {
         if m > MAX_GEMV_ROWS {

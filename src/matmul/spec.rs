@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::cases;
 use super::plan::{Rows, Traits};
-use crate::format::Format;
+use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
 };
@@ -102,17 +102,39 @@ pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
 };
 
 pub(super) const DENSE: &[Format] = &[Format::F32, Format::F16, Format::Bf16];
-pub(super) const QUANTISED: &[Format] = &[Format::Fp4, Format::Int4, Format::Int4Zero, Format::Int8];
+pub(super) const QUANTISED: &[Format] = Format::ALL.split_at(DENSE.len()).1;
 
 type DTypes = (DType, DType);
 
 /// The defines that all readers of a weight share: see `wgsl/common/weight.wgsl` and `packed.wgsl`.
 pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
+    let scales = match format.scales() {
+        ScaleFormat::None => "none",
+        ScaleFormat::F16 => "f16",
+        ScaleFormat::E8m0 => "e8m0",
+        ScaleFormat::E4m3 => "e4m3",
+    };
     defines![
         WEIGHT = Def::Word(format.name()),
+        CODES = Def::Word(codes(format)),
+        SCALE_FORMAT = Def::Word(scales),
+        HALF_SCALES = Def::Flag(f16 && format.scales() == ScaleFormat::F16),
+        STORED_ZEROS = Def::Flag(format.has_zeros()),
         QUANTISED = Def::Flag(format.is_quantised()),
+        PACKET = Def::Num(packet(format)),
+        PACKET_WORDS = Def::Num(packet(format) * format.bits() as u32 / 32),
         NEEDS_F16 = Def::Flag(f16),
     ]
+}
+
+/// The block of `wgsl/common/weight/` that decodes the format.
+fn codes(format: Format) -> &'static str {
+    match format {
+        Format::Int4Zero => Format::Int4.name(),
+        Format::Int8Zero => Format::Int8.name(),
+        Format::Mxfp4 | Format::Nvfp4 => Format::Fp4.name(),
+        _ => format.name(),
+    }
 }
 
 /// The defines that all matrix kernels share.
@@ -280,8 +302,9 @@ pub(super) fn coop_variant(
 pub(crate) const fn packet(format: Format) -> u32 {
     match format {
         Format::F32 | Format::F16 | Format::Bf16 => 8,
-        Format::Int8 => 16,
-        Format::Fp4 | Format::Int4 | Format::Int4Zero => 32,
+        Format::Int8 | Format::Int8Zero | Format::E4m3 | Format::E5m2 => 16,
+        // 12 bytes of 3-bit and 8 of 2-bit codes.
+        _ => 32,
     }
 }
 
@@ -291,7 +314,7 @@ fn traits(formats: &[Format]) -> Vec<Traits> {
         for rows in Rows::ALL {
             all.push(Traits { format, rows, split_packet: false });
             // Groups of 16 divide K, so such rows are not ragged.
-            if rows != Rows::Ragged && format.bits() == 4 {
+            if rows != Rows::Ragged && packet(format) == 32 && format.allows(Group::Size(16), 32) {
                 all.push(Traits { format, rows, split_packet: true });
             }
         }

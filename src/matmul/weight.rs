@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::format::{Format, PackedMatrix};
+use crate::format::{Format, PackedMatrix, ScaleFormat};
 use crate::tensor::{DType, Tensor};
 
 /// A matrix \[N, K\] in any [`Format`], as the matrix kernels read it. One that is larger than a storage binding
@@ -27,8 +27,9 @@ pub struct Weight {
 pub(crate) struct Part {
     pub rows: Range<usize>,
     pub words: Tensor,
-    /// Two halves a word; the words again where the format has none, as something must be bound.
+    /// Two halves or four bytes a word; the words again where the format has none, as something must be bound.
     pub scales: Tensor,
+    /// Likewise; for NVFP4 the tensor scale of each row, f32.
     pub zeros: Tensor,
 }
 
@@ -72,7 +73,7 @@ impl Weight {
             let rows = first..(first + rows).min(n);
             let words = &matrix.words[rows.start * row_words..rows.end * row_words];
             let words = match format {
-                Format::Fp4 => {
+                Format::Fp4 | Format::Mxfp4 | Format::Nvfp4 => {
                     let arranged: Vec<u32> = words.par_iter().map(|&w| arrange_fp4(w)).collect();
                     gpu.tensor(&[words.len()], &arranged)?
                 }
@@ -84,7 +85,20 @@ impl Weight {
                 }
                 upload_halves(gpu, &values[rows.start * groups..rows.end * groups])
             };
-            let (scales, zeros) = (halves(&matrix.scales)?, halves(&matrix.zeros)?);
+            let (scales, zeros) = match format.scales() {
+                ScaleFormat::E8m0 | ScaleFormat::E4m3 => {
+                    let mut bytes = matrix.scale_bytes[rows.start * groups..rows.end * groups].to_vec();
+                    bytes.resize(bytes.len().next_multiple_of(4), 0);
+                    let scales =
+                        gpu.tensor(&[bytes.len() / 4], &bytemuck::pod_collect_to_vec::<_, u32>(&bytes))?;
+                    let tensor = matrix.tensor_scales.get(rows.clone()).unwrap_or_default();
+                    let bits: Vec<u32> = tensor.iter().map(|t| t.to_bits()).collect();
+                    let zeros =
+                        if bits.is_empty() { words.clone() } else { gpu.tensor(&[bits.len()], &bits)? };
+                    (scales, zeros)
+                }
+                _ => (halves(&matrix.scales)?, halves(&matrix.zeros)?),
+            };
             parts.push(Part { rows, words, scales, zeros });
         }
         Ok(Weight { format, n, k, group, row_words, parts })
@@ -107,10 +121,11 @@ impl Weight {
     }
     /// Bytes of codes, scales and zeros.
     pub fn bytes(&self) -> u64 {
-        let scales = if self.format.is_quantised() { 2 } else { 0 };
+        let scales = self.format.scales().bytes();
+        let tensor = if self.format.scales() == ScaleFormat::E4m3 { 4 } else { 0 };
         let zeros = if self.format.has_zeros() { 2 } else { 0 };
         let groups = self.k.checked_div(self.group).unwrap_or(0);
-        (self.n * (self.row_words * 4 + groups * (scales + zeros))) as u64
+        (self.n * (self.row_words * 4 + groups * (scales + zeros) + tensor)) as u64
     }
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts

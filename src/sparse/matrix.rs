@@ -154,7 +154,9 @@ impl SparseMatrix {
             }
         });
         let (scales, zeros) = (self.scales.clone(), Vec::new());
-        PackedMatrix { format, n, k, group, row_words, words, scales, zeros }.unpack()
+        let (scale_bytes, tensor_scales) = (Vec::new(), Vec::new());
+        PackedMatrix { format, n, k, group, row_words, words, scales, zeros, scale_bytes, tensor_scales }
+            .unpack()
     }
 
     pub fn pattern(&self) -> Pattern {

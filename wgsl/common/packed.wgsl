@@ -1,10 +1,16 @@
-// A part of the rows of a weight in GPU memory: its bindings and loads. Needs weight.wgsl before it, NEEDS_F16 (scales are
-// then bound as f16) and `params` with
+// A part of the rows of a weight in GPU memory: its bindings and loads. Needs weight.wgsl before it, HALF_SCALES (scales
+// are bound as f16), PACKET_WORDS and `params` with
 //     packets       packets in a row
 //     groups        scales in a row
 //     group_shift   log2 of the group, 31 for one group a row
+#if PACKET_WORDS == 3
+@group(0) @binding(1) var<storage, read> w: array<u32>;
+#elif PACKET_WORDS == 2
+@group(0) @binding(1) var<storage, read> w: array<vec2<u32>>;
+#else
 @group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
-#if NEEDS_F16
+#endif
+#if HALF_SCALES
 @group(0) @binding(2) var<storage, read> scales: array<f16>;
 #else
 @group(0) @binding(2) var<storage, read> scales: array<u32>;
@@ -15,26 +21,38 @@ fn load_packet(row: u32, packet: u32) -> Packet {
     let at = row * params.packets + packet;
 #if WEIGHT == f32
     return Packet(w[2u * at], w[2u * at + 1u]);
+#elif PACKET_WORDS == 3
+    return vec4<u32>(w[3u * at], w[3u * at + 1u], w[3u * at + 2u], 0u);
+#elif PACKET_WORDS == 2
+    return vec4<u32>(w[at], 0u, 0u);
 #else
     return w[at];
 #endif
 }
 
 fn load_scale(row: u32, group: u32) -> f32 {
-#if QUANTISED
-    let at = row * params.groups + group;
-#if NEEDS_F16
-    return f32(scales[at]);
-#else
-    return half_of(scales[at >> 1u], at);
-#endif
-#else
+#if SCALE_FORMAT == none
     return 1.0;
+#else
+    let at = row * params.groups + group;
+#if HALF_SCALES
+    return f32(scales[at]);
+#elif SCALE_FORMAT == f16
+    return half_of(scales[at >> 1u], at);
+#else
+    let byte = (scales[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu;
+#if SCALE_FORMAT == e8m0
+    return bitcast<f32>(byte << 23u);
+#else
+    // E4M3 (see weight/e4m3.wgsl), times the scale of the tensor.
+    return unpack2x16float(byte << 7u).x * 256.0 * bitcast<f32>(zeros[row]);
+#endif
+#endif
 #endif
 }
 
 fn load_zero(row: u32, group: u32) -> f32 {
-#if WEIGHT == int4z
+#if STORED_ZEROS
     let at = row * params.groups + group;
     return half_of(zeros[at >> 1u], at);
 #else

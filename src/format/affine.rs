@@ -1,51 +1,27 @@
-//! `int4` (symmetric, offset binary) and `int4z` (asymmetric, with a real-valued zero point).
+//! `int4z` and `int8z`: unsigned integers with a real-valued zero point, `w = (q - z) * s`.
 
-use super::symmetric::{self, Grid, round_even};
-use super::{Codec, Params, ScaleSearch, lane_sum, round_scale};
+use super::symmetric::round_even;
+use super::{Codec, Params, ScaleFormat, ScaleSearch, Scaling, lane_sum, scale::round_f16};
 use half::f16;
 
-pub(super) static SYMMETRIC: Codec = Codec {
-    name: "int4",
-    bits: 4,
-    quantised: true,
-    zeros: false,
-    fit: symmetric::fit::<OffsetBinary>,
-    encode: symmetric::encode::<OffsetBinary>,
-    decode: symmetric::decode::<OffsetBinary>,
-};
+pub(super) static INT4: Codec = codec::<15>("int4z", 4);
+pub(super) static INT8: Codec = codec::<255>("int8z", 8);
 
-pub(super) static ASYMMETRIC: Codec = Codec {
-    name: "int4z",
-    bits: 4,
-    quantised: true,
-    zeros: true,
-    fit,
-    encode: |group, params, codes| {
-        let affine = Affine::new(params);
-        for (code, &value) in codes.iter_mut().zip(group) {
-            *code = affine.nearest(value) as u32;
-        }
-    },
-    decode: |code, scale, zero| (code as f32 - zero) * scale,
-};
-
-struct OffsetBinary;
-
-impl Grid for OffsetBinary {
-    const MAX: f32 = 7.0;
-
-    #[inline(always)]
-    fn nearest(x: f32) -> f32 {
-        round_even(x.clamp(-8.0, 7.0))
-    }
-
-    #[inline(always)]
-    fn code(value: f32) -> u32 {
-        (value + 8.0) as u32
-    }
-
-    fn value(code: u32) -> f32 {
-        code as f32 - 8.0
+/// Codes 0..=TOP.
+const fn codec<const TOP: u16>(name: &'static str, bits: usize) -> Codec {
+    Codec {
+        name,
+        bits,
+        scales: ScaleFormat::F16,
+        zeros: true,
+        fit: fit::<TOP>,
+        encode: |group, params, codes| {
+            let affine = Affine::<TOP>::new(params);
+            for (code, &value) in codes.iter_mut().zip(group) {
+                *code = affine.nearest(value) as u32;
+            }
+        },
+        decode: |code, scale, zero| (code as f32 - zero) * scale,
     }
 }
 
@@ -59,7 +35,7 @@ const NARROW_STEPS: u16 = 64;
 /// Clipping tried at either end of the range, in steps of 4 % of the range.
 const CLIP_STEPS: u8 = 6;
 
-fn fit(group: &[f32], search: ScaleSearch) -> Option<Params> {
+fn fit<const TOP: u16>(group: &[f32], search: ScaleSearch, _: Scaling) -> Option<Params> {
     let (low, high) =
         group.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), &v| (lo.min(v), hi.max(v)));
     let absmax = high.max(-low);
@@ -67,12 +43,12 @@ fn fit(group: &[f32], search: ScaleSearch) -> Option<Params> {
         return Some(Params::default());
     }
     let range = high - low;
-    let narrow = absmax > WIDE_ZERO * (range / 15.0);
+    let narrow = absmax > WIDE_ZERO * (range / f32::from(TOP));
     if search == ScaleSearch::AbsMax && !narrow {
-        return from_range(low, high);
+        return from_range::<TOP>(low, high);
     }
-    let mut best = Best::new(group);
-    best.consider(from_range(low, high));
+    let mut best = Best::<TOP>::new(group);
+    best.consider(from_range::<TOP>(low, high));
     if narrow {
         consider_narrow(&mut best, low, high);
     } else {
@@ -82,23 +58,23 @@ fn fit(group: &[f32], search: ScaleSearch) -> Option<Params> {
     if search == ScaleSearch::Mse {
         for (at_low, at_high) in (0..CLIP_STEPS).flat_map(|i| (0..CLIP_STEPS).map(move |j| (i, j))) {
             let clip = |steps: u8| range * (0.04 * f32::from(steps));
-            best.consider(from_range(low + clip(at_low), high - clip(at_high)));
+            best.consider(from_range::<TOP>(low + clip(at_low), high - clip(at_high)));
         }
         for _ in 0..2 {
-            best.consider(best.params.and_then(|params| least_squares(group, params)));
+            best.consider(best.params.and_then(|params| least_squares::<TOP>(group, params)));
         }
     }
     best.params
 }
 
-/// Maps `low..=high` to the codes 0..=15; `None` if the scale or the zero point overflows f16.
-fn from_range(low: f32, high: f32) -> Option<Params> {
-    with_scale(round_scale((high - low) / 15.0)?, |scale| -low / scale)
+/// Maps `low..=high` to the codes 0..=TOP; `None` if the scale or the zero point overflows f16.
+fn from_range<const TOP: u16>(low: f32, high: f32) -> Option<Params> {
+    with_scale(round_f16((high - low) / f32::from(TOP))?, |scale| -low / scale)
 }
 
 fn with_scale(scale: f16, zero: impl Fn(f32) -> f32) -> Option<Params> {
     let zero = f16::from_f32(zero(scale.to_f32()));
-    (scale.is_finite() && zero.is_finite()).then_some(Params { scale, zero })
+    (scale.is_finite() && zero.is_finite()).then_some(Params { scale: scale.to_f32(), zero: zero.to_f32() })
 }
 
 /// A group that is narrow relative to its distance from zero, such as a constant group. Its zero point is
@@ -106,25 +82,27 @@ fn with_scale(scale: f16, zero: impl Fn(f32) -> f32) -> Option<Params> {
 /// zero point and the scale is much finer than either factor, so nearby scales are tried: from the min-max
 /// scale up, which keeps the resolution inside the group, and from the group's own magnitude up, which suits
 /// near-constant groups (one code then holds them all, and a zero point near 0 rounds almost exactly).
-fn consider_narrow(best: &mut Best, low: f32, high: f32) {
+fn consider_narrow<const TOP: u16>(best: &mut Best<TOP>, low: f32, high: f32) {
     let absmax = high.max(-low);
     let middle = 0.5 * low + 0.5 * high;
     let steps = |from: f32| {
-        let first = round_scale(from).map(f16::to_bits);
+        let first = round_f16(from).map(f16::to_bits);
         first.into_iter().flat_map(|bits| (0..NARROW_STEPS).map(move |i| f16::from_bits(bits + i)))
     };
-    for scale in steps(((high - low) / 15.0).max(absmax / MAX_ZERO)) {
+    for scale in steps(((high - low) / f32::from(TOP)).max(absmax / MAX_ZERO)) {
         best.consider(with_scale(scale, |s| -low / s));
     }
     for scale in steps(middle.abs().min(MAX_ZERO)) {
-        best.consider(with_scale(scale, |s| round_even((middle / s).clamp(0.0, 15.0)) - middle / s));
+        best.consider(with_scale(scale, |s| {
+            round_even((middle / s).clamp(0.0, f32::from(TOP))) - middle / s
+        }));
     }
 }
 
 /// The scale and zero point of least squared error for the codes that `params` gives: the line through the
 /// points (code, value).
-fn least_squares(group: &[f32], params: Params) -> Option<Params> {
-    let affine = Affine::new(params);
+fn least_squares<const TOP: u16>(group: &[f32], params: Params) -> Option<Params> {
+    let affine = Affine::<TOP>::new(params);
     let count = group.len() as f64;
     let codes = lane_sum(group, |v| affine.nearest(v)) / count;
     let values = lane_sum(group, f64::from) / count;
@@ -133,27 +111,27 @@ fn least_squares(group: &[f32], params: Params) -> Option<Params> {
     if variance <= 0.0 || covariance <= 0.0 {
         return None;
     }
-    with_scale(round_scale((covariance / variance) as f32)?, |s| (codes - values / f64::from(s)) as f32)
+    with_scale(round_f16((covariance / variance) as f32)?, |s| (codes - values / f64::from(s)) as f32)
 }
 
 /// A group's parameters, ready for coding. In f64: with a large zero point, `value / scale + zero` cancels.
-struct Affine {
+struct Affine<const TOP: u16> {
     scale: f64,
     zero: f64,
 }
 
-impl Affine {
+impl<const TOP: u16> Affine<TOP> {
     fn new(params: Params) -> Self {
         // A scale of 0 belongs to an all-zero group, whose codes do not matter.
-        let scale = if params.scale == f16::ZERO { f16::ONE } else { params.scale };
-        Affine { scale: scale.to_f64(), zero: params.zero.to_f64() }
+        let scale = if params.scale == 0.0 { 1.0 } else { params.scale };
+        Affine { scale: f64::from(scale), zero: f64::from(params.zero) }
     }
 
     /// The nearest code, ties to even, by the rounding of 1.5 * 2^52 (see [`round_even`]).
     #[inline(always)]
     fn nearest(&self, value: f32) -> f64 {
         const MAGIC: f64 = 6_755_399_441_055_744.0;
-        ((f64::from(value) / self.scale + self.zero).clamp(0.0, 15.0) + MAGIC) - MAGIC
+        ((f64::from(value) / self.scale + self.zero).clamp(0.0, f64::from(TOP)) + MAGIC) - MAGIC
     }
 
     fn squared_error(&self, group: &[f32]) -> f64 {
@@ -167,13 +145,13 @@ impl Affine {
 }
 
 /// The best parameters so far.
-struct Best<'a> {
+struct Best<'a, const TOP: u16> {
     group: &'a [f32],
     params: Option<Params>,
     error: f64,
 }
 
-impl<'a> Best<'a> {
+impl<'a, const TOP: u16> Best<'a, TOP> {
     fn new(group: &'a [f32]) -> Self {
         Best { group, params: None, error: f64::INFINITY }
     }
@@ -181,7 +159,7 @@ impl<'a> Best<'a> {
     fn consider(&mut self, candidate: Option<Params>) {
         // Nothing beats an exact group; many near-constant groups end here.
         let Some(params) = candidate.filter(|_| self.error > 0.0) else { return };
-        let error = Affine::new(params).squared_error(self.group);
+        let error = Affine::<TOP>::new(params).squared_error(self.group);
         if error < self.error {
             (self.params, self.error) = (Some(params), error);
         }

@@ -1,0 +1,13 @@
+// FP4 codes (fp4, mxfp4, nvfp4) through the halves v·2⁻¹⁴.
+const CODE_UNIT = 16384.0;
+// The upload has arranged each word (arrange_fp4 in src/matmul/weight.rs) so that one or two shifts bring a pair's signs to
+// bits 31 and 15 and its exponents and mantissas to bits 27..25 and 11..9: integer operations bound a GEMV on NVIDIA,
+// where they run at half the rate of multiply-adds.
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let q = p[chunk];
+    let e04 = unpack2x16float(q & 0x8e008e00u);
+    let e15 = unpack2x16float((q << 3u) & 0x8e008e00u);
+    let e26 = unpack2x16float(((q << 6u) & 0x0e000e00u) | ((q << 1u) & 0x80008000u));
+    let e37 = unpack2x16float(((q << 9u) & 0x0e000e00u) | ((q << 2u) & 0x80008000u));
+    return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
+}

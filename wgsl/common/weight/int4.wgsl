@@ -1,0 +1,10 @@
+// Nibbles (int4, int4z) through the subnormal halves q·2⁻²⁴.
+const CODE_UNIT = 16777216.0;
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let q = p[chunk];
+    let e04 = unpack2x16float(q & 0x000f000fu);
+    let e15 = unpack2x16float((q >> 4u) & 0x000f000fu);
+    let e26 = unpack2x16float((q >> 8u) & 0x000f000fu);
+    let e37 = unpack2x16float((q >> 12u) & 0x000f000fu);
+    return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
+}

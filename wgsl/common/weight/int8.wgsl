@@ -1,0 +1,17 @@
+// Bytes (int8, int8z) through the subnormal halves q·2⁻²⁴.
+const CODE_UNIT = 16777216.0;
+#if WEIGHT == int8
+// Two's complement to offset binary by flipping the sign bits; the offset 128 is this format's zero point.
+const SIGNS = 0x80808080u;
+#else
+const SIGNS = 0u;
+#endif
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let q0 = p[2u * chunk] ^ SIGNS;
+    let q1 = p[2u * chunk + 1u] ^ SIGNS;
+    let e02 = unpack2x16float(q0 & 0x00ff00ffu);
+    let e13 = unpack2x16float((q0 >> 8u) & 0x00ff00ffu);
+    let e46 = unpack2x16float(q1 & 0x00ff00ffu);
+    let e57 = unpack2x16float((q1 >> 8u) & 0x00ff00ffu);
+    return Eight(vec4<f32>(e02.x, e13.x, e02.y, e13.y), vec4<f32>(e46.x, e57.x, e46.y, e57.y));
+}

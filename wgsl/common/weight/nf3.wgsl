@@ -1,0 +1,20 @@
+// The NF3 codebook as a tree of selects: an indexed table would go to local memory.
+//!include "common/weight/three_bits.wgsl"
+const CODE_UNIT = 1.0;
+fn codebook(q: vec4<u32>) -> vec4<f32> {
+    let b0 = (q & vec4<u32>(1u)) != vec4<u32>();
+    let b1 = (q & vec4<u32>(2u)) != vec4<u32>();
+    let b2 = (q & vec4<u32>(4u)) != vec4<u32>();
+    let v0_0 = select(vec4<f32>(-1.0), vec4<f32>(-0.5350227), b0);
+    let v0_1 = select(vec4<f32>(-0.2469314), vec4<f32>(0.0), b0);
+    let v0_2 = select(vec4<f32>(0.18333753), vec4<f32>(0.38199395), b0);
+    let v0_3 = select(vec4<f32>(0.62298566), vec4<f32>(1.0), b0);
+    let v1_0 = select(v0_0, v0_1, b1);
+    let v1_1 = select(v0_2, v0_3, b1);
+    let v2_0 = select(v1_0, v1_1, b2);
+    return v2_0;
+}
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let q = vec4<u32>(three_bits(p, chunk));
+    return Eight(codebook(q >> vec4<u32>(0u, 3u, 6u, 9u)), codebook(q >> vec4<u32>(16u, 19u, 22u, 25u)));
+}

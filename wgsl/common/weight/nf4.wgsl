@@ -1,0 +1,28 @@
+// The NF4 codebook as a tree of selects: an indexed table would go to local memory.
+const CODE_UNIT = 1.0;
+fn codebook(q: vec4<u32>) -> vec4<f32> {
+    let b0 = (q & vec4<u32>(1u)) != vec4<u32>();
+    let b1 = (q & vec4<u32>(2u)) != vec4<u32>();
+    let b2 = (q & vec4<u32>(4u)) != vec4<u32>();
+    let b3 = (q & vec4<u32>(8u)) != vec4<u32>();
+    let v0_0 = select(vec4<f32>(-1.0), vec4<f32>(-0.6961928), b0);
+    let v0_1 = select(vec4<f32>(-0.52507305), vec4<f32>(-0.3949175), b0);
+    let v0_2 = select(vec4<f32>(-0.28444138), vec4<f32>(-0.18477343), b0);
+    let v0_3 = select(vec4<f32>(-0.091050036), vec4<f32>(0.0), b0);
+    let v0_4 = select(vec4<f32>(0.0795803), vec4<f32>(0.1609302), b0);
+    let v0_5 = select(vec4<f32>(0.2461123), vec4<f32>(0.33791524), b0);
+    let v0_6 = select(vec4<f32>(0.44070983), vec4<f32>(0.562617), b0);
+    let v0_7 = select(vec4<f32>(0.72295684), vec4<f32>(1.0), b0);
+    let v1_0 = select(v0_0, v0_1, b1);
+    let v1_1 = select(v0_2, v0_3, b1);
+    let v1_2 = select(v0_4, v0_5, b1);
+    let v1_3 = select(v0_6, v0_7, b1);
+    let v2_0 = select(v1_0, v1_1, b2);
+    let v2_1 = select(v1_2, v1_3, b2);
+    let v3_0 = select(v2_0, v2_1, b3);
+    return v3_0;
+}
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let q = vec4<u32>(p[chunk]);
+    return Eight(codebook(q >> vec4<u32>(0u, 4u, 8u, 12u)), codebook(q >> vec4<u32>(16u, 20u, 24u, 28u)));
+}
