@@ -185,7 +185,8 @@ impl Model {
             let weight = &layer.mlp_norm;
             norm::record(r, &RmsNorm { x: &t.x, residual: Some(&t.update), weight, out: &t.normed, eps })?;
             let activation = Activation::Silu;
-            let request = GateUp { a: &t.normed, weight: &layer.gate_up, out: &t.gated, activation };
+            let (a, weight, out) = (&t.normed, &layer.gate_up, &t.gated);
+            let request = GateUp { a, weight, out, activation, norm: None };
             matmul::record_gate_up(r, &request)?;
             matmul::record(r, &Linear::new(&t.gated, &layer.down, &t.update))?;
             residual = Some(&t.update);

@@ -122,8 +122,8 @@ pub static INVENTORY: &[UpstreamFile] = files! {
     "tree_attention" 4: "attention_tree" "";
     "vision_preprocess" 16: "image_resize" "", "image_normalize" "", "patchify" "";
     "fusion/attention_residual" 5: "qgemm" "fp4 residual", "qgemv" "fp4 residual", "qgemm" "fp4 norm";
-    "fusion/gated_mlp" 5: "gate_up" "fp4", "mlp" "";
-    "fusion/norm_linear" 4: "qgemm" "fp4 norm", "qgemv" "fp4 norm", "qkv" "";
+    "fusion/gated_mlp" 5: "gate_up" "fp4", "norm_gate_up_gemv" "fp4", "qgemm" "fp4 residual";
+    "fusion/norm_linear" 4: "qgemm" "fp4 norm", "norm_qgemv" "fp4", "qkv" "fp4", "norm_qkv_gemv" "fp4";
 };
 
 /// The state of every file after an audit that gave `rows`.

@@ -117,6 +117,27 @@ impl<'p, 'e> Recorder<'p, 'e> {
         Err(Error::Unsupported { what: spec.name.to_string(), need, have: reasons.join("; ") })
     }
 
+    /// Records several launches or, if one of them would be refused, none.
+    pub(crate) fn all_or_nothing(
+        &mut self,
+        record: impl Fn(&mut Recorder<'_, '_>) -> Result<()>,
+    ) -> Result<()> {
+        if matches!(self.target, Target::Pass(_)) {
+            let mut rehearsal = Recorder::dry(&self.gpu);
+            rehearsal.only = self.only;
+            record(&mut rehearsal)?;
+        }
+        record(self)
+    }
+
+    /// Without the restriction of [`Recorder::only`]: for what a request needs beside its own kernel.
+    pub(crate) fn at_any_tier(&mut self, record: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let only = self.only.take();
+        let result = record(self);
+        self.only = only;
+        result
+    }
+
     /// Records one launch. An empty grid records nothing.
     pub(crate) fn launch<P: Params>(&mut self, launch: Launch<'_, P>) -> Result<()> {
         let Launch { spec, tier, defines, needs, binds, params, groups } = launch;

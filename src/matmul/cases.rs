@@ -2,32 +2,39 @@
 
 use half::f16;
 
-use super::{Activation, GATE_UP, GateUp, Linear, QGEMV, Weight, cpu, record_gate_up, record_with};
+use super::{Activation, GATE_UP, GateUp, Linear, Norm, QGEMV, Weight, cpu, record_gate_up, record_with};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
 use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Rule};
+use crate::norm;
 use crate::tensor::DType;
 use Level::{Full, Perf, Quick};
 
 /// One product.
 #[derive(Clone, Copy)]
-struct Spec {
-    spec: &'static KernelSpec,
-    level: Level,
-    format: Format,
-    group: Group,
-    dtypes: (DType, DType),
-    shape: (usize, usize, usize),
-    bias: bool,
-    residual: bool,
-    activation: Activation,
+pub(super) struct Spec {
+    pub spec: &'static KernelSpec,
+    pub level: Level,
+    pub format: Format,
+    pub group: Group,
+    pub dtypes: (DType, DType),
+    pub shape: (usize, usize, usize),
+    pub bias: bool,
+    pub residual: bool,
+    pub activation: Activation,
+    pub scale: f32,
+    /// With an RMS norm of the activations.
+    pub norm: bool,
     /// First row of a taller output.
-    out_row: usize,
+    pub out_row: usize,
     /// Upload the weight in parts of this many bytes.
-    part_bytes: u64,
+    pub part_bytes: u64,
 }
 
+/// Epsilon of the norms.
+pub(super) const EPS: f32 = 1e-2;
+
 impl Spec {
-    fn new(
+    pub fn new(
         spec: &'static KernelSpec,
         level: Level,
         format: Format,
@@ -45,17 +52,19 @@ impl Spec {
             bias: false,
             residual: false,
             activation: Activation::None,
+            scale: 1.0,
+            norm: false,
             out_row: 0,
             part_bytes: u64::MAX,
         }
     }
 
     /// Whether the format has such groups in rows of this length.
-    fn legal(&self) -> bool {
+    pub fn legal(&self) -> bool {
         self.format.allows(self.group, self.shape.2)
     }
 
-    fn label(&self) -> String {
+    pub fn label(&self) -> String {
         let (m, n, k) = self.shape;
         let mut label = format!("{m}×{k}→{n} {}", self.format.name());
         if self.format.is_quantised() {
@@ -67,6 +76,12 @@ impl Spec {
         let (a, out) = self.dtypes;
         if a != out {
             label += &format!(" → {}", out.wgsl());
+        }
+        if self.norm {
+            label += " norm";
+        }
+        if self.scale != 1.0 {
+            label += &format!(" · {}", self.scale);
         }
         if self.bias {
             label += " +bias";
@@ -86,16 +101,25 @@ impl Spec {
         label
     }
 
+    /// What the product sees of `a`: normalised and scaled.
+    pub fn activations(&self, a: &[f32], gains: &[f32]) -> Vec<f64> {
+        let rows = match self.norm {
+            true => norm::rms_norm(a, None, gains, EPS).0,
+            false => a.iter().map(|&x| f64::from(x)).collect(),
+        };
+        rows.into_iter().map(|x| x * f64::from(self.scale)).collect()
+    }
+
     /// Coop rounds weights to f16, and f16 products of them accumulate that error; the others keep f32.
-    fn rule(&self) -> Rule {
+    pub fn rule(&self) -> Rule {
         match self.dtypes {
             (DType::F16, _) => Rule::Normalised(5e-4),
             (_, out) => Rule::stored_in(out),
         }
     }
 
-    fn into_case(self) -> Case {
-        let pair = self.spec.name.starts_with("gate_up");
+    pub fn into_case(self) -> Case {
+        let pair = self.spec.name.contains("gate_up");
         Case::new(self.level, self.dtypes.0.wgsl(), self.label(), move |gpu, copies| {
             let (m, n, k) = self.shape;
             let mut random = Random::new((m * 7 + n * 31 + k) as u64);
@@ -109,6 +133,9 @@ impl Spec {
                 Some(up) => PackedMatrix::interleave(&packed, up)?,
                 None => packed.clone(),
             };
+            let gains = random.values(k, a_type);
+            let gains_gpu = gpu.floats(a_type, &[k], &gains)?;
+            let workspace = gpu.output(a_type, &[m, k])?;
             let bias = self.bias.then(|| random.values(n, o_type));
             let residual = self.residual.then(|| random.values(m * n, o_type));
             let bias_gpu = bias.as_ref().map(|b| gpu.floats(o_type, &[n], b)).transpose()?;
@@ -126,7 +153,7 @@ impl Spec {
                 if copy == 0 {
                     let at = places(&mut random, m * n);
                     let shifted = at.iter().map(|i| i + self.out_row * n).collect();
-                    let (a, packed, up) = (a.clone(), packed.clone(), up.clone());
+                    let (a, packed, up) = (self.activations(&a, &gains), packed.clone(), up.clone());
                     let (bias, residual) = (bias.clone(), residual.clone());
                     let want = move || {
                         let w = packed.unpack();
@@ -144,12 +171,15 @@ impl Spec {
                     prepared.checks.push(Check::new("out", &out, self.rule(), want).at(shifted));
                 }
                 let (a, bias, residual) = (a_gpu.clone(), bias_gpu.clone(), residual_gpu.clone());
+                let (gains, workspace) = (gains_gpu.clone(), workspace.clone());
                 prepared.launches.push(Box::new(move |recorder| {
+                    let workspace = Some(&workspace);
+                    let norm = self.norm.then_some(Norm { weight: &gains, eps: EPS, workspace });
                     if pair {
                         let activation = self.activation;
                         return record_gate_up(
                             recorder,
-                            &GateUp { a: &a, weight: &weight, out: &out, activation },
+                            &GateUp { a: &a, weight: &weight, out: &out, activation, norm },
                         );
                     }
                     let linear = Linear {
@@ -157,6 +187,8 @@ impl Spec {
                         bias: bias.as_ref(),
                         activation: self.activation,
                         residual: residual.as_ref(),
+                        scale: self.scale,
+                        norm,
                         ..Linear::new(&a, &weight, &out)
                     };
                     record_with(recorder, self.spec, &linear)
@@ -206,7 +238,7 @@ pub(crate) fn pack(
     Ok(all)
 }
 
-const FLOATS: [DType; 2] = [DType::F32, DType::F16];
+pub(super) const FLOATS: [DType; 2] = [DType::F32, DType::F16];
 
 /// Edge shapes of the tiled kernels around their tiles of 16 to 256.
 const TILED: [(usize, usize, usize); 9] = [
@@ -226,15 +258,17 @@ fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
     for dtype in FLOATS {
         for &format in formats {
             let new = |level, shape| Spec::new(spec, level, format, dtype, shape);
+            let gate = spec.name == GATE_UP.name;
             all.push(new(Quick, (20, 40, 64)));
             all.extend(TILED.map(|shape| new(Full, shape)));
-            let gate = spec.name == GATE_UP.name;
             all.push(Spec { activation: Activation::Silu, ..new(Full, (66, 70, 64)) });
+            all.push(Spec { norm: gate, activation: Activation::Gelu, ..new(Full, (20, 66, 96)) });
             if gate {
                 continue;
             }
             let other = FLOATS.into_iter().find(|d| *d != dtype).unwrap_or(dtype);
             all.push(Spec { dtypes: (dtype, other), ..new(Full, (66, 70, 64)) });
+            all.push(Spec { scale: -0.375, bias: true, norm: true, ..new(Full, (17, 66, 96)) });
             all.push(Spec { bias: true, residual: true, out_row: 3, ..new(Full, (34, 66, 64)) });
             all.push(Spec { part_bytes: 8192, bias: true, ..new(Full, (20, 130, 64)) });
         }
@@ -244,7 +278,7 @@ fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
 }
 
 /// Every group of every quantised format among `formats`.
-fn quantised_groups(
+pub(super) fn quantised_groups(
     spec: &'static KernelSpec,
     formats: &[Format],
     shape: (usize, usize, usize),
@@ -299,6 +333,7 @@ pub(super) fn qgemv() -> Vec<Case> {
             }));
             let other = FLOATS.into_iter().find(|d| *d != dtype).unwrap_or(dtype);
             all.push(Spec { dtypes: (dtype, other), ..new(Full, (1, 20, 64)) });
+            all.push(Spec { scale: -0.375, bias: true, ..new(Full, (1, 20, 64)) });
             all.push(Spec { part_bytes: 4096, bias: true, ..new(Full, (2, 130, 64)) });
         }
     }

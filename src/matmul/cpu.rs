@@ -38,8 +38,8 @@ fn erf(x: f64) -> f64 {
 }
 
 /// Selected elements (flat indices into \[M, N\]) of activation(a · wᵀ + bias) + residual.
-pub fn linear(
-    (a, w): (&[f32], &[f32]),
+pub fn linear<A: Copy + Into<f64> + Sync>(
+    (a, w): (&[A], &[f32]),
     (n, k): (usize, usize),
     bias: Option<&[f32]>,
     activation: Activation,
@@ -56,8 +56,8 @@ pub fn linear(
 }
 
 /// Selected elements of activation(a · gateᵀ) · (a · upᵀ).
-pub fn gate_up(
-    (a, gate, up): (&[f32], &[f32], &[f32]),
+pub fn gate_up<A: Copy + Into<f64> + Sync>(
+    (a, gate, up): (&[A], &[f32], &[f32]),
     (n, k): (usize, usize),
     activation: Activation,
     at: &[usize],
@@ -70,8 +70,21 @@ pub fn gate_up(
         .collect()
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+/// All elements of (activation(a · gateᵀ) · (a · upᵀ)) · downᵀ, with rows of `k` → `f` → `n`.
+pub fn mlp<A: Copy + Into<f64> + Sync>(
+    a: &[A],
+    (gate, up, down): (&[f32], &[f32], &[f32]),
+    (n, f, k): (usize, usize, usize),
+    activation: Activation,
+) -> Vec<f64> {
+    let m = a.len() / k.max(1);
+    let all = |width: usize| (0..m * width).collect::<Vec<_>>();
+    let gated = gate_up((a, gate, up), (f, k), activation, &all(f));
+    linear((&gated, down), (n, f), None, Activation::None, None, &all(n))
+}
+
+fn dot<A: Copy + Into<f64>>(a: &[A], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| a.into() * f64::from(b)).sum()
 }
 
 #[cfg(test)]
@@ -92,9 +105,13 @@ mod tests {
         assert!((activate(0.0, Activation::Silu)).abs() < 1e-300 && activate(-2.0, Activation::Relu) == 0.0);
         // [1 2; 3 4] · [5 6]ᵀ = [17; 39]
         let got =
-            linear((&[1., 2., 3., 4.], &[5., 6.]), (1, 2), Some(&[1.0]), Activation::None, None, &[0, 1]);
+            linear((&[1f32, 2., 3., 4.], &[5., 6.]), (1, 2), Some(&[1.0]), Activation::None, None, &[0, 1]);
         assert_eq!(got, [18.0, 40.0]);
-        let got = gate_up((&[1., 2.], &[1., 0.], &[0., 1.]), (1, 2), Activation::None, &[0]);
+        let got = gate_up((&[1f32, 2.], &[1., 0.], &[0., 1.]), (1, 2), Activation::None, &[0]);
         assert_eq!(got, [2.0]);
+        // Both halves of [1 2] swapped and multiplied, (2·1, 1·2), then summed: two tokens, the second doubled.
+        let (gate, up, down) = (&[0., 1., 1., 0.], &[1., 0., 0., 1.], &[1., 1.]);
+        let got = mlp(&[1f32, 2., 2., 4.], (gate, up, down), (1, 2, 2), Activation::None);
+        assert_eq!(got, [4.0, 16.0]);
     }
 }

@@ -7,12 +7,17 @@
 
 mod cases;
 mod cpu;
+mod fused;
+mod fused_cases;
+mod fused_spec;
 mod plan;
 mod spec;
 mod weight;
 
 pub(crate) use cases::{pack, places};
-pub use cpu::{activate, gate_up, linear};
+pub use cpu::{activate, gate_up, linear, mlp};
+pub use fused::{Mlp, Norm, Qkv, Workspace, record_mlp, record_qkv};
+pub use fused_spec::{NORM_GATE_UP_GEMV, NORM_QGEMV, NORM_QKV_GEMV, QKV, QKV_GEMV};
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
 pub(crate) use spec::{packet, weight_defines};
 pub use weight::Weight;
@@ -50,7 +55,7 @@ impl Activation {
     ];
 }
 
-/// out\[out_row + m, n\] = activation(Σₖ a\[m, k\] · W\[n, k\] + bias\[n\]) + residual\[m, n\].
+/// out\[out_row + m, n\] = activation(scale · Σₖ norm(a)\[m, k\] · W\[n, k\] + bias\[n\]) + residual\[m, n\].
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
     /// \[M, K\], f32 or f16.
@@ -66,19 +71,33 @@ pub struct Linear<'a> {
     pub activation: Activation,
     /// \[M, N\], of the dtype of `out`, in another buffer.
     pub residual: Option<&'a Tensor>,
+    /// Of the sum; finite.
+    pub scale: f32,
+    /// Normalises the rows of `a` first.
+    pub norm: Option<Norm<'a>>,
 }
 
 impl<'a> Linear<'a> {
     /// A plain product.
     pub fn new(a: &'a Tensor, weight: &'a Weight, out: &'a Tensor) -> Self {
-        Linear { a, weight, out, out_row: 0, bias: None, activation: Activation::None, residual: None }
+        Linear {
+            a,
+            weight,
+            out,
+            out_row: 0,
+            bias: None,
+            activation: Activation::None,
+            residual: None,
+            scale: 1.0,
+            norm: None,
+        }
     }
 }
 
 /// Records a product with a weight matrix.
 ///
 /// # Errors
-/// [`Error::Shape`] naming the argument, [`Error::Limit`] when an output index would pass 32 bits,
+/// [`Error::Shape`] or [`Error::Value`] naming the argument, [`Error::Limit`] when an output index would pass 32 bits,
 /// [`Error::Unsupported`] for f16 without `SHADER_F16`.
 ///
 /// ```no_run
@@ -96,7 +115,10 @@ impl<'a> Linear<'a> {
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Linear<'_>) -> Result<()> {
-    record_with(recorder, plan::kernel_for(request.a.rows(), request.weight.format()), request)
+    let m = request.a.rows();
+    let fused = request.norm.is_some() && m <= plan::MAX_GEMV_ROWS;
+    let spec = if fused { &NORM_QGEMV } else { plan::kernel_for(m, request.weight.format()) };
+    record_with(recorder, spec, request)
 }
 
 /// As [`record`] with a given kernel, for the cases.
@@ -105,26 +127,39 @@ pub(crate) fn record_with(
     spec: &'static KernelSpec,
     request: &Linear<'_>,
 ) -> Result<()> {
-    let Linear { a, weight, out, out_row, bias, activation, residual } = *request;
+    if let Some(norm) = request.norm.filter(|_| spec.name != NORM_QGEMV.name) {
+        return norm.before(recorder, spec.name, request.a, |recorder, a| {
+            record_with(recorder, spec, &Linear { a, norm: None, ..*request })
+        });
+    }
+    let Linear { a, weight, out, out_row, bias, activation, residual, scale, norm } = *request;
     let kernel = spec.name;
-    let m = a.rows();
+    let (m, n) = (a.rows(), weight.n());
+    expect_rows(kernel, "out", out, (out_row, m), n)?;
     for (what, tensor) in [("bias", bias), ("residual", residual)] {
-        let shape: &[usize] = if what == "bias" { &[weight.n()] } else { &[m, weight.n()] };
+        let shape: &[usize] = if what == "bias" { &[n] } else { &[m, n] };
         if let Some(tensor) = tensor {
             tensor.expect(kernel, what, &[out.dtype()], shape)?;
         }
     }
-    let flags = u32::from(bias.is_some()) | u32::from(residual.is_some()) << 1;
-    launch_parts(
-        recorder,
-        spec,
-        &Product { a, weight, out, out_row, activation, pair: false },
-        flags,
-        |part| {
-            // Unused bindings are never read; the weights stand in, as they are never written.
-            [bias.unwrap_or(&part.words), residual.unwrap_or(&part.words)]
-        },
-    )
+    if !scale.is_finite() {
+        return Err(Error::value(kernel, "scale", scale, "finite"));
+    }
+    let (gamma, eps) = Norm::parts(norm, kernel, a)?;
+    let params = spec::LinearParams {
+        out_row: out_row as u32,
+        flags: u32::from(bias.is_some()) | u32::from(residual.is_some()) << 1,
+        activation: activation as u32,
+        scale,
+        eps,
+        ..Default::default()
+    };
+    let product = Product { a, weight, out: out.dtype(), columns: n, pair: false, params };
+    launch_parts(recorder, spec, &product, |part| {
+        // Unused bindings are never read; the weights stand in, as they are never written.
+        let words = &part.words;
+        [bias.unwrap_or(words), residual.unwrap_or(words), out, gamma.unwrap_or(words), words]
+    })
 }
 
 /// out\[m, n\] = activation(a\[m\] · gate\[n\]) · (a\[m\] · up\[n\]): the first half of a gated MLP (Shazeer, "GLU Variants
@@ -136,9 +171,11 @@ pub struct GateUp<'a> {
     pub a: &'a Tensor,
     /// \[2N, K\]: rows gate 0, up 0, gate 1, up 1, …
     pub weight: &'a Weight,
-    /// \[M, N\], f32 or f16.
+    /// \[M, N\], f32 or f16; with a norm, of the dtype of `a`.
     pub out: &'a Tensor,
     pub activation: Activation,
+    /// Normalises the rows of `a` first.
+    pub norm: Option<Norm<'a>>,
 }
 
 /// Records the first half of a gated MLP.
@@ -156,13 +193,23 @@ pub struct GateUp<'a> {
 /// let weight = Weight::upload(&gpu, &PackedMatrix::interleave(&pack(0.5)?, &pack(0.25)?)?)?;
 /// let a = gpu.tensor(&[1, 128], &[0.01f32; 128])?;
 /// let out = gpu.alloc(DType::F32, &[1, 64])?;
-/// let activation = Activation::Silu;
-/// gpu.run(|r| matmul::record_gate_up(r, &GateUp { a: &a, weight: &weight, out: &out, activation }))?;
+/// let request = GateUp { a: &a, weight: &weight, out: &out, activation: Activation::Silu, norm: None };
+/// gpu.run(|r| matmul::record_gate_up(r, &request))?;
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> Result<()> {
-    let GateUp { a, weight, out, activation } = *request;
-    let spec = if a.rows() <= plan::MAX_GEMV_ROWS { &GATE_UP_GEMV } else { &GATE_UP };
+    let GateUp { a, weight, out, activation, norm } = *request;
+    let few = a.rows() <= plan::MAX_GEMV_ROWS;
+    let spec = match norm {
+        None if few => &GATE_UP_GEMV,
+        Some(_) if few => &NORM_GATE_UP_GEMV,
+        None => &GATE_UP,
+        Some(norm) => {
+            return norm.before(recorder, GATE_UP.name, a, |recorder, a| {
+                record_gate_up(recorder, &GateUp { a, norm: None, ..*request })
+            });
+        }
+    };
     if !weight.n().is_multiple_of(2) {
         return Err(Error::shape(
             spec.name,
@@ -171,65 +218,88 @@ pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> 
             "an even number: gate, up, gate, …",
         ));
     }
-    let product = Product { a, weight, out, out_row: 0, activation, pair: true };
-    launch_parts(recorder, spec, &product, 0, |part| [&part.words, &part.words])
+    let columns = weight.n() / 2;
+    expect_rows(spec.name, "out", out, (0, a.rows()), columns)?;
+    if norm.is_some() {
+        out.expect(spec.name, "out", &[a.dtype()], out.shape())?;
+    }
+    let (gamma, eps) = Norm::parts(norm, spec.name, a)?;
+    let params = spec::LinearParams { activation: activation as u32, eps, ..Default::default() };
+    let product = Product { a, weight, out: out.dtype(), columns, pair: true, params };
+    launch_parts(recorder, spec, &product, |part| {
+        let words = &part.words;
+        [words, words, out, gamma.unwrap_or(words), words]
+    })
 }
 
-/// What both kinds of product have in common.
+/// What all kinds of product have in common.
 struct Product<'a> {
     a: &'a Tensor,
     weight: &'a Weight,
-    out: &'a Tensor,
-    out_row: usize,
-    activation: Activation,
+    /// Of all outputs.
+    out: DType,
+    /// Of all outputs together.
+    columns: usize,
     pair: bool,
+    /// What the weight does not decide.
+    params: spec::LinearParams,
 }
 
+/// An output of `columns` columns, of which `m` rows from `first` on are written.
+fn expect_rows(
+    kernel: &'static str,
+    what: &str,
+    out: &Tensor,
+    (first, m): (usize, usize),
+    columns: usize,
+) -> Result<()> {
+    let rows = out.rows();
+    out.expect(kernel, what, FLOATS, &[rows, columns])?;
+    if first.checked_add(m).is_none_or(|end| end > rows) {
+        let row = if what == "out" { "out_row".to_string() } else { format!("{what}'s first row") };
+        let want = format!("at least {row} + M = {first} + {m}");
+        return Err(Error::shape(kernel, format!("{what}'s rows"), rows, want));
+    }
+    expect_indexable(kernel, what, out)
+}
+
+fn expect_indexable(kernel: &'static str, what: &str, tensor: &Tensor) -> Result<()> {
+    let (need, max) = (tensor.len() as u64, u64::from(u32::MAX));
+    if need > max {
+        return Err(Error::Limit { what: format!("{kernel}: {what}"), name: "elements", need, max });
+    }
+    Ok(())
+}
+
+/// Records a launch for each part of the weight; `extra` gives the bindings from 4 on, and what is left over.
 fn launch_parts<'a>(
     recorder: &mut Recorder<'_, '_>,
     spec: &'static KernelSpec,
     product: &Product<'a>,
-    flags: u32,
-    extra: impl Fn(&'a Part) -> [&'a Tensor; 2],
+    extra: impl Fn(&'a Part) -> [&'a Tensor; 5],
 ) -> Result<()> {
-    let Product { a, weight, out, out_row, activation, pair } = *product;
+    let Product { a, weight, out, columns, pair, params } = *product;
     let kernel = spec.name;
     let (m, n, k) = (a.rows(), weight.n(), weight.k());
-    let columns = if pair { n / 2 } else { n };
     a.expect(kernel, "a", FLOATS, &[m, k])?;
-    let rows = out.rows();
-    out.expect(kernel, "out", FLOATS, &[rows, columns])?;
-    if out_row.checked_add(m).is_none_or(|end| end > rows) {
-        let want = format!("at least out_row + M = {out_row} + {m}");
-        return Err(Error::shape(kernel, "out's rows", rows, want));
-    }
     weight.check_device(kernel, "weight", recorder.gpu())?;
-    for (what, elements) in [("a", a.len()), ("out", out.len())] {
-        if elements as u64 >= 1 << 32 {
-            let what = format!("{kernel}: {what}");
-            return Err(Error::Limit {
-                what,
-                name: "elements",
-                need: elements as u64,
-                max: u64::from(u32::MAX),
-            });
-        }
-    }
+    expect_indexable(kernel, "a", a)?;
     if m == 0 {
         return Ok(());
     }
-    let request = plan::Request { spec, m, n, a: a.dtype(), out: out.dtype(), pair };
+    let request = plan::Request { spec, m, n, a: a.dtype(), out, pair };
     let (tier, defines, needs) =
         recorder.choose(spec, |tier| plan::variant(recorder.gpu().caps(), tier, &request, weight))?;
     for part in weight.parts() {
-        let [bias, residual] = extra(part);
+        let [b4, b5, b6, b7, b8] = extra(part);
+        let binds = [a, &part.words, &part.scales, &part.zeros, b4, b5, b6, b7, b8];
         recorder.launch(Launch {
             spec,
             tier,
             groups: plan::groups(&defines, tier, m, part.rows.len()),
             defines: defines.clone(),
             needs,
-            binds: &[a, &part.words, &part.scales, &part.zeros, bias, residual, out],
+            binds: &binds[..spec.bindings.len().min(binds.len())],
             params: spec::LinearParams {
                 m: m as u32,
                 n: part.rows.len() as u32,
@@ -239,9 +309,7 @@ fn launch_parts<'a>(
                 group_shift: weight.group_shift(),
                 n_first: part.rows.start as u32,
                 n_all: columns as u32,
-                out_row: out_row as u32,
-                flags,
-                activation: activation as u32,
+                ..params
             },
         })?;
     }

@@ -1,5 +1,6 @@
 //! Which kernel, tile and split serve a shape. Static tables: nothing is tuned inside a caller's call.
 
+use super::fused_spec::fuse;
 use super::spec::{
     COOP_TILES, CoopTile, GEMM, GEMV_BASE_TILES, GEMV_TILES, GemvTile, QGEMM, QGEMV, coop_variant,
     gemm_variant, gemv_variant, packet,
@@ -90,16 +91,17 @@ pub(super) fn variant(
         if tier == Tier::Subgroup && caps.subgroup_size < 8 {
             return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));
         }
-        return Ok(gemv_variant(tier, traits, (a, out), tile, pair).into());
+        return Ok(fuse(gemv_variant(tier, traits, (a, out), tile, pair), spec).into());
     }
     if tier != Tier::Coop {
-        return Ok(gemm_variant(traits, (a, out), pair).into());
+        return Ok(fuse(gemm_variant(traits, (a, out), pair), spec).into());
     }
     if a != DType::F16 {
         return Err("cooperative matrices take f16 activations".to_string());
     }
     let tile = coop_tile(caps, m, n)?;
-    Ok(coop_variant(tile, traits, out, pair, caps.backend != wgpu::Backend::Metal).into())
+    let vector_tiles = caps.backend != wgpu::Backend::Metal;
+    Ok(fuse(coop_variant(tile, traits, out, pair, vector_tiles), spec).into())
 }
 
 /// How many threads walk a row of w, as measured on an H200: few where there are workgroups enough to fill the GPU (dense

@@ -16,11 +16,12 @@ params! {
         m: u32, n: u32, k: u32,
         packets: u32, groups: u32, group_shift: u32,
         n_first: u32, n_all: u32, out_row: u32,
-        flags: u32, activation: u32,
+        flags: u32, activation: u32, scale: f32, eps: f32,
+        q_end: u32, k_end: u32, kv_row: u32,
     }
 }
 
-const FIELDS: &[Field] = LinearParams::FIELDS;
+pub(super) const FIELDS: &[Field] = LinearParams::FIELDS;
 const BINDINGS: &[Binding] = &[
     Binding { name: "a", access: Access::Read },
     Binding { name: "w", access: Access::Read },
@@ -145,6 +146,9 @@ fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
         TA = Def::Type(a.wgsl()),
         TO = Def::Type(out.wgsl()),
         PAIR = Def::Flag(pair),
+        // Set by `fused_spec::fuse`.
+        NORM = Def::Flag(false),
+        SPLIT = Def::Flag(false),
     ]);
     defines
 }
@@ -322,7 +326,7 @@ fn traits(formats: &[Format]) -> Vec<Traits> {
     all
 }
 
-fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
+pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
@@ -333,12 +337,12 @@ fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     all
 }
 
-fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
+pub(super) fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     let pairs = |t| super::DTYPES.map(|d| gemm_variant(t, d, pair));
     unique(traits(formats).into_iter().flat_map(pairs).collect())
 }
 
-fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
+pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for tile in COOP_TILES {
         for traits in traits(formats) {

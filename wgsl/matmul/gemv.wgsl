@@ -11,6 +11,9 @@ enable f16;
 //!include "common/activation.wgsl"
 //!include "common/linear.wgsl"
 //!include "common/rows.wgsl"
+#if NORM
+//!include "common/gamma.wgsl"
+#endif
 
 var<workgroup> partial: array<f32, THREADS>;
 
@@ -32,6 +35,9 @@ fn main(place: Place) {
 #endfor
 #for m ROWS_A
     let row_a_{m} = min({m}u, params.m - 1u);
+#if NORM
+    var squares_{m} = 0.0;
+#endif
 #endfor
     for (var packet = lane.thread; packet < params.packets; packet += THREADS) {
         let ahead = min(packet + THREADS, params.packets - 1u);
@@ -56,8 +62,15 @@ fn main(place: Place) {
 #endfor
 #endfor
 #for h SPAN_CHUNKS
+#if NORM
+            let gains_{h} = gamma_eight(k0 + {h}u * 8u);
+#endif
 #for m ROWS_A
-#if ROWS == exact
+#if NORM
+            let raw_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u));
+            squares_{m} = dot_eight(raw_{h}_{m}, raw_{h}_{m}, squares_{m});
+            let x_{h}_{m} = times(raw_{h}_{m}, gains_{h});
+#elif ROWS == exact
             let x_{h}_{m} = widen(load_whole_eight(row_a_{m}, k0, {h}u));
 #else
             let x_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u));
@@ -81,9 +94,16 @@ fn main(place: Place) {
     }
     // Sums of the workgroup, and the epilogue by its first thread.
 #for m ROWS_A
+#if NORM
+    let factor_{m} = norm_factor(group_sum(squares_{m}, lane));
+#for c COLUMNS
+    let all_{c}_{m} = group_sum(sum_{c}_{m} * CODE_UNIT, lane) * factor_{m};
+#endfor
+#else
 #for c COLUMNS
     let all_{c}_{m} = group_sum(sum_{c}_{m} * CODE_UNIT, lane);
 #endfor
+#endif
     if lane.thread == 0u && {m}u < params.m {
 #if PAIR
         if first < params.n { finish_pair(all_0_{m}, all_1_{m}, {m}u, first); }

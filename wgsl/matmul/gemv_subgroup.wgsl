@@ -12,9 +12,17 @@ enable f16;
 //!include "common/activation.wgsl"
 //!include "common/linear.wgsl"
 //!include "common/rows.wgsl"
+#if NORM
+//!include "common/gamma.wgsl"
+#endif
 
+#if NORM
+const PARTIALS = VALUES + 8u; // the sums of squares of up to eight rows
+#else
+const PARTIALS = VALUES;
+#endif
 // A sum of every subgroup, of at least 8 lanes, for every value.
-var<workgroup> partial: array<f32, THREADS / 8u * VALUES>;
+var<workgroup> partial: array<f32, THREADS / 8u * PARTIALS>;
 
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
@@ -28,6 +36,9 @@ fn main(place: Place) {
 #endfor
 #for m ROWS_A
     let row_a_{m} = min({m}u, params.m - 1u);
+#if NORM
+    var squares_{m} = 0.0;
+#endif
 #endfor
     for (var packet = lane.thread; packet < params.packets; packet += THREADS) {
 #for c COLUMNS
@@ -47,8 +58,17 @@ fn main(place: Place) {
 #endfor
 #endfor
 #for h SPAN_CHUNKS
+#if NORM
+            let gains_{h} = gamma_eight(packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u);
+#endif
 #for m ROWS_A
+#if NORM
+            let raw_{h}_{m} = widen(load_eight(row_a_{m}, packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u));
+            squares_{m} = dot_eight(raw_{h}_{m}, raw_{h}_{m}, squares_{m});
+            let x_{h}_{m} = times(raw_{h}_{m}, gains_{h});
+#else
             let x_{h}_{m} = widen(load_eight(row_a_{m}, packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u));
+#endif
             if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
 #endfor
 #for c COLUMNS
@@ -76,8 +96,18 @@ fn main(place: Place) {
     let lo_{b} = vec4<f32>(sums[{b}u * 8u], sums[{b}u * 8u + 1u], sums[{b}u * 8u + 2u], sums[{b}u * 8u + 3u]);
     let hi_{b} = vec4<f32>(sums[{b}u * 8u + 4u], sums[{b}u * 8u + 5u], sums[{b}u * 8u + 6u], sums[{b}u * 8u + 7u]);
     let folded_{b} = fold(lo_{b}, hi_{b}, lane);
-    if lane.subgroup_lane < 8u { partial[lane.subgroup * VALUES + {b}u * 8u + lane.subgroup_lane] = folded_{b}; }
+    if lane.subgroup_lane < 8u { partial[lane.subgroup * PARTIALS + {b}u * 8u + lane.subgroup_lane] = folded_{b}; }
 #endfor
+#if NORM
+    var squares = array<f32, 8>(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
+#for m ROWS_A
+    squares[{m}] = squares_{m};
+#endfor
+    let squares_lo = vec4<f32>(squares[0], squares[1], squares[2], squares[3]);
+    let squares_hi = vec4<f32>(squares[4], squares[5], squares[6], squares[7]);
+    let folded = fold(squares_lo, squares_hi, lane);
+    if lane.subgroup_lane < 8u { partial[lane.subgroup * PARTIALS + VALUES + lane.subgroup_lane] = folded; }
+#endif
     workgroupBarrier();
     // Value v is column v / ROWS_A of these for row v % ROWS_A of a.
     let v = lane.thread;
@@ -95,7 +125,12 @@ fn main(place: Place) {
 // The sum over the workgroup of one value.
 fn sum_of(v: u32, lane: Lane) -> f32 {
     var sum = 0.0;
-    for (var s = 0u; s < lane.subgroups; s++) { sum += partial[s * VALUES + v]; }
+    for (var s = 0u; s < lane.subgroups; s++) { sum += partial[s * PARTIALS + v]; }
+#if NORM
+    var squares = 0.0;
+    for (var s = 0u; s < lane.subgroups; s++) { squares += partial[s * PARTIALS + VALUES + v % ROWS_A]; }
+    sum *= norm_factor(squares);
+#endif
     return sum * CODE_UNIT;
 }
 
