@@ -58,6 +58,9 @@ impl<'a> Norm<'a> {
         };
         let rows = workspace.rows();
         workspace.expect(kernel, "norm's workspace", &[a.dtype()], &[rows.max(m), k])?;
+        if workspace.overlaps(a) {
+            return Err(Error::shape(kernel, "norm's workspace", "overlapping a", "memory of its own"));
+        }
         let out = workspace.rows_view(recorder.gpu(), 0, m)?;
         let request = RmsNorm { x: a, residual: None, weight: self.weight, out: &out, eps: self.eps };
         // The product may be limited to tiers that the norm does not have.

@@ -84,7 +84,6 @@ pub(super) fn qkv() -> Vec<Case> {
     let shapes = [(33, 65, 96), (16, 16, 64), (65, 130, 33), (130, 70, 100)];
     let mut all = each(spec, &[(20, 40, 64)], &shapes);
     all.extend(FLOATS.map(|t| Spec { norm: true, ..Spec::new(spec, Full, Format::Fp4, t, (17, 70, 96)) }));
-    all.push(Spec::new(spec, Full, Format::Int8, DType::F16, (65_600 * 64, 3, 8)));
     all.push(Spec { part_bytes: 4096, ..Spec::new(spec, Full, Format::Fp4, DType::F16, (20, 130, 64)) });
     all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, (512, 6144, 4096)));
     finish(all)

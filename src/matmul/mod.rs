@@ -12,6 +12,8 @@ mod fused_cases;
 mod fused_spec;
 mod plan;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod weight;
 
 pub(crate) use cases::{pack, places};
@@ -200,6 +202,9 @@ pub struct GateUp<'a> {
 pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> Result<()> {
     let GateUp { a, weight, out, activation, norm } = *request;
     let few = a.rows() <= plan::MAX_GEMV_ROWS;
+    if norm.is_some() {
+        out.expect(NORM_GATE_UP_GEMV.name, "out", &[a.dtype()], out.shape())?;
+    }
     let spec = match norm {
         None if few => &GATE_UP_GEMV,
         Some(_) if few => &NORM_GATE_UP_GEMV,
@@ -220,9 +225,6 @@ pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> 
     }
     let columns = weight.n() / 2;
     expect_rows(spec.name, "out", out, (0, a.rows()), columns)?;
-    if norm.is_some() {
-        out.expect(spec.name, "out", &[a.dtype()], out.shape())?;
-    }
     let (gamma, eps) = Norm::parts(norm, spec.name, a)?;
     let params = spec::LinearParams { activation: activation as u32, eps, ..Default::default() };
     let product = Product { a, weight, out: out.dtype(), columns, pair: true, params };

@@ -1,0 +1,161 @@
+//! Compositions, and wrong calls.
+
+use super::*;
+use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
+use crate::kernel::Random;
+use crate::{Gpu, Result, norm};
+
+fn gpu() -> Gpu {
+    Gpu::new().expect("an adapter")
+}
+
+fn message<T>(result: Result<T>) -> String {
+    result.err().map_or("accepted".into(), |e| e.to_string())
+}
+
+#[track_caller]
+fn expect<T>(result: Result<T>, want: &str) {
+    let got = message(result);
+    assert!(got.contains(want), "{got:?} does not say {want:?}");
+}
+
+fn dense(random: &mut Random, n: usize, k: usize) -> PackedMatrix {
+    let values = random.values(n * k, DType::F32);
+    PackedMatrix::quantise(&values, n, k, Format::F32, Group::WholeK, ScaleSearch::AbsMax).expect("legal")
+}
+
+/// ‖got − want‖ / ‖want‖
+fn distance(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let square = |v: f64| v * v;
+    let off: f64 = got.iter().zip(want).map(|(&g, &w)| square(f64::from(g) - w)).sum();
+    (off / want.iter().map(|&w| square(w)).sum::<f64>()).sqrt()
+}
+
+#[test]
+fn mlp_agrees_with_its_reference() -> Result<()> {
+    let gpu = gpu();
+    let (k, f, n) = (40, 72, 24);
+    let random = &mut Random::new(5);
+    let (gate, up, down) = (dense(random, f, k), dense(random, f, k), dense(random, n, f));
+    let gate_up = Weight::upload(&gpu, &PackedMatrix::interleave(&gate, &up)?)?;
+    let down_gpu = Weight::upload(&gpu, &down)?;
+    let weights = (&gate.unpack()[..], &up.unpack()[..], &down.unpack()[..]);
+    let gains = random.values(k, DType::F32);
+    let gains_gpu = gpu.tensor(&[k], &gains)?;
+    // One workspace for all numbers of rows, around the switch from fused norms to separate ones.
+    let workspace = Workspace::mlp(&gpu, DType::F32, 20, &gate_up)?;
+    for (m, normed) in [(1, false), (1, true), (8, true), (9, true), (20, false), (20, true)] {
+        let (x, add) = (random.values(m * k, DType::F32), random.values(m * n, DType::F32));
+        let (x_gpu, residual) = (gpu.tensor(&[m, k], &x)?, gpu.tensor(&[m, n], &add)?);
+        let out = gpu.alloc(DType::F32, &[m, n])?;
+        let request = Mlp {
+            x: &x_gpu,
+            gate_up: &gate_up,
+            down: &down_gpu,
+            out: &out,
+            activation: Activation::Silu,
+            norm: normed.then_some(Norm { weight: &gains_gpu, eps: 1e-3, workspace: None }),
+            residual: Some(&residual),
+            workspace: &workspace,
+        };
+        gpu.run(|r| record_mlp(r, &request))?;
+        let rows = match normed {
+            true => norm::rms_norm(&x, None, &gains, 1e-3).0,
+            false => x.iter().map(|&x| f64::from(x)).collect(),
+        };
+        let product = mlp(&rows, weights, (n, f, k), Activation::Silu);
+        let want: Vec<f64> = product.iter().zip(&add).map(|(p, &r)| p + f64::from(r)).collect();
+        let error = distance(&gpu.read::<f32>(&out)?, &want);
+        assert!(error < 1e-5, "{m} rows, norm: {normed}: {error:e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_calls_name_the_argument() -> Result<()> {
+    let gpu = gpu();
+    let random = &mut Random::new(6);
+    let weight = Weight::upload(&gpu, &dense(random, 12, 16))?;
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape);
+    let (gains, short) = (f32s(&[16])?, f32s(&[15])?);
+    let halves = gpu.alloc(DType::F16, &[16])?;
+    for (m, kernel) in [(2, "qgemv"), (9, "gemm")] {
+        let (a, out, workspace) = (f32s(&[m, 16])?, f32s(&[m, 12])?, f32s(&[m, 16])?);
+        let good = Linear::new(&a, &weight, &out);
+        let linear = |norm: Option<Norm<'_>>| gpu.run(|r| record(r, &Linear { norm, ..good }));
+        let norm = Norm { weight: &gains, eps: 1e-5, workspace: Some(&workspace) };
+        assert_eq!(message(linear(Some(norm))), "accepted");
+        expect(linear(Some(Norm { weight: &short, ..norm })), "norm's weight is [15], needs [16]");
+        expect(linear(Some(Norm { weight: &halves, ..norm })), "norm's weight's dtype is F16");
+        expect(linear(Some(Norm { eps: -1.0, ..norm })), "norm's eps = -1.0");
+        expect(
+            gpu.run(|r| record(r, &Linear { scale: f32::NAN, ..good })),
+            &format!("{kernel}: scale = NaN"),
+        );
+        let absent = message(linear(Some(Norm { workspace: None, ..norm })));
+        let want = if m > 8 { "gemm: norm's workspace is \"absent\"" } else { "accepted" };
+        assert!(absent.contains(want), "{absent}");
+        if m > 8 {
+            expect(linear(Some(Norm { workspace: Some(&out), ..norm })), "norm's workspace is [9, 12]");
+            expect(linear(Some(Norm { workspace: Some(&f32s(&[8, 16])?), ..norm })), "needs [9, 16]");
+            expect(linear(Some(Norm { workspace: Some(&a), ..norm })), "overlapping a");
+        }
+        let gate_up =
+            GateUp { a: &a, weight: &weight, out: &f32s(&[m, 6])?, activation: Activation::Silu, norm: None };
+        let half_out = gpu.alloc(DType::F16, &[m, 6])?;
+        expect(
+            gpu.run(|r| record_gate_up(r, &GateUp { norm: Some(norm), out: &half_out, ..gate_up })),
+            "out's dtype is F16",
+        );
+
+        let (q, k, v) = (f32s(&[m, 6])?, f32s(&[m + 2, 3])?, f32s(&[m + 2, 3])?);
+        let good = Qkv { a: &a, weight: &weight, q: &q, k: &k, v: &v, kv_row: 2, bias: None, norm: None };
+        let qkv = |request: Qkv<'_>| gpu.run(|r| record_qkv(r, &request));
+        assert_eq!(message(qkv(good)), "accepted");
+        expect(qkv(Qkv { kv_row: 3, ..good }), "k's rows is");
+        expect(qkv(Qkv { kv_row: usize::MAX, ..good }), "k's rows is");
+        expect(qkv(Qkv { q: &out, ..good }), "weight's rows is 12, needs 18, the columns of q, k and v");
+        expect(qkv(Qkv { v: &k, ..good }), "k and v is \"overlapping\"");
+        expect(qkv(Qkv { bias: Some(&gains), ..good }), "bias is [16], needs [12]");
+        expect(qkv(Qkv { norm: Some(Norm { weight: &short, ..norm }), ..good }), "norm's weight is [15]");
+        let wide = f32s(&[m, 17])?;
+        expect(qkv(Qkv { a: &wide, ..good }), "a is [");
+    }
+    Ok(())
+}
+
+#[test]
+fn mlp_refuses_what_does_not_fit_and_records_nothing() -> Result<()> {
+    let gpu = gpu();
+    let random = &mut Random::new(7);
+    let (gate_up, down) = (dense(random, 16, 12), dense(random, 12, 8));
+    let (gate_up, down) = (Weight::upload(&gpu, &gate_up)?, Weight::upload(&gpu, &down)?);
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape);
+    let (x, out) = (f32s(&[2, 12])?, f32s(&[2, 12])?);
+    let workspace = Workspace::mlp(&gpu, DType::F32, 2, &gate_up)?;
+    let good = Mlp {
+        x: &x,
+        gate_up: &gate_up,
+        down: &down,
+        out: &out,
+        activation: Activation::Relu,
+        norm: None,
+        residual: Some(&x),
+        workspace: &workspace,
+    };
+    let run = |request: Mlp<'_>| gpu.run(|r| record_mlp(r, &request));
+    assert_eq!(message(run(good)), "accepted");
+    expect(run(Mlp { down: &gate_up, ..good }), "mlp: down's columns is 12, needs half of the 16");
+    expect(run(Mlp { x: &f32s(&[3, 12])?, ..good }), "mlp: workspace's rows is 2, needs at least 3");
+    let halves = Workspace::mlp(&gpu, DType::F16, 2, &gate_up)?;
+    expect(run(Mlp { workspace: &halves, ..good }), "mlp: workspace's dtype is F16");
+    // The second product is refused: nothing of the first may have been recorded.
+    let narrow = f32s(&[2, 11])?;
+    gpu.run(|r| {
+        expect(record_mlp(r, &Mlp { out: &narrow, ..good }), "out is [2, 11]");
+        expect(record_mlp(r, &Mlp { residual: Some(&out), ..good }), "one buffer");
+        assert!(r.used().is_empty(), "{:?}", r.used());
+        Ok(())
+    })
+}
