@@ -44,6 +44,7 @@ mod symmetric;
 mod tests;
 
 pub use packed::PackedMatrix;
+pub(crate) use packed::Shape;
 pub use scale::ScaleFormat;
 use scale::Scaling;
 

@@ -281,7 +281,7 @@ fn check_len(format: Format, name: &'static str, len: usize, want: usize) -> Res
 }
 
 /// Checked sizes of a packed matrix.
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub group: usize,
     pub row_words: usize,
     /// `n * k`
