@@ -207,18 +207,25 @@ impl Spec {
 /// A value at, or next to, the midpoint between two codes, times a scale that the first value of each group of 64 fixes.
 fn tie(format: Format, row: usize, column: usize, random: &mut Random) -> f32 {
     let (largest, bits) = (largest_code(format), format.bits() - 1);
-    // Scales with all mantissas, from 2⁻¹⁴ up.
-    let scale = f16::from_bits(0x0400 + (row * 4 + column / 64) as u16 * 0x35).to_f32();
+    // Scales with all mantissas, from 2⁻¹⁴ up; in odd rows those between two, where the division must round as f32 does.
+    let bits_of_scale = 0x0400 + (row * 4 + column / 64) as u16 * 0x35;
+    let [scale, next] = [0, 1].map(|i| f16::from_bits(bits_of_scale + i).to_f32());
+    let scale = if row % 2 == 0 { scale } else { 0.5 * (scale + next) };
     if column.is_multiple_of(64) {
-        return largest * scale;
+        return beside(largest * scale, if row % 2 == 0 { 1 } else { row / 2 + column / 64 });
     }
     let steps = 1 << bits;
     let code = |at: usize| magnitude(format, at.min(steps - 1));
     let at = random.below(steps);
     let middle = (0.5 * (code(at) + code(at + 1))).min(largest) * scale;
-    let neighbour = f32::from_bits(middle.to_bits().wrapping_add(random.below(3) as u32).wrapping_sub(1));
+    let neighbour = beside(middle, random.below(3));
     let value = if neighbour <= largest * scale { neighbour } else { middle };
     if random.below(2) == 0 { value } else { -value }
+}
+
+/// A positive number's lower neighbour, the number itself, or the upper one, by `which` modulo 3.
+fn beside(x: f32, which: usize) -> f32 {
+    f32::from_bits(x.max(f32::MIN_POSITIVE).to_bits() - 1 + (which % 3) as u32)
 }
 
 /// What the largest magnitude of a group becomes.
