@@ -40,7 +40,9 @@ impl Weight {
     ///
     /// # Errors
     /// [`Error::Value`] if the group is not a power of two (or the whole row), [`Error::Limit`] if a single row is
-    /// over the binding limit or an index would pass 32 bits, [`Error::OutOfMemory`].
+    /// over the binding limit or an index would pass 32 bits, [`Error::OutOfMemory`]. Fields of the matrix that do not fit
+    /// together, and parameters that are no finite numbers, are refused as by
+    /// [`PackedMatrix::from_parts`](crate::format::PackedMatrix::from_parts).
     pub fn upload(gpu: &Gpu, matrix: &PackedMatrix) -> Result<Weight> {
         Weight::upload_in_parts(gpu, matrix, gpu.caps().max_binding)
     }
@@ -51,6 +53,7 @@ impl Weight {
     /// # Errors
     /// As [`Weight::upload`].
     pub fn upload_in_parts(gpu: &Gpu, matrix: &PackedMatrix, max_bytes: u64) -> Result<Weight> {
+        matrix.check(KERNEL)?;
         let PackedMatrix { format, n, k, group, row_words, .. } = *matrix;
         let mut weight = Weight { format, n, k, group, row_words, parts: Vec::new() };
         let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
