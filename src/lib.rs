@@ -71,6 +71,7 @@ pub mod kernel;
 pub mod kv;
 pub mod matmul;
 pub mod norm;
+pub mod quantize;
 pub mod rope;
 pub mod sample;
 pub mod softmax;

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use half::f16;
+use wgmarlin::format::{Format, Group, PackedMatrix, ScaleSearch};
+use wgmarlin::matmul::{self, Activation, GateUp, Linear, Weight};
 use wgmarlin::norm::{RmsNorm, record};
 use wgmarlin::{Capability, DType, Error, Gpu, Tensor, Tier};
 
@@ -315,4 +318,138 @@ fn a_callers_buffer_is_bound_to_its_end() {
     norm(&gpu, &x, None, &weight, &out, 0.0).expect("runs");
     let got = gpu.read::<f32>(&out).expect("reads");
     assert!(got.iter().all(|v| (v - 3.0).abs() < 1e-5), "{got:?}");
+}
+
+/// Every one of `complaints` is an error that says so.
+fn all_say(complaints: Vec<(Result<(), Error>, &str)>) {
+    for (result, want) in complaints {
+        let got = text(result);
+        assert!(got.contains(want), "{got} does not say {want}");
+    }
+}
+
+fn packed(n: usize, k: usize, format: Format, group: Group) -> Result<PackedMatrix, Error> {
+    PackedMatrix::quantise(&vec![0.5; n * k], n, k, format, group, ScaleSearch::AbsMax)
+}
+
+#[test]
+fn groups_that_do_not_fit_are_refused() {
+    let gpu = gpu();
+    let pack = |k, format, group| packed(2, k, format, group).map(drop);
+    let make = |k, format, group| Weight::alloc(&gpu, format, 2, k, group).map(drop);
+    let upload = |matrix: Result<PackedMatrix, Error>| Weight::upload(&gpu, &matrix?).map(drop);
+    let parts = PackedMatrix::from_parts(
+        Format::Int4,
+        1,
+        80,
+        Group::Size(32),
+        vec![0; 16],
+        vec![f16::ONE; 2],
+        vec![],
+    );
+    all_say(vec![
+        (pack(80, Format::Fp4, Group::Size(32)), "quantise: group = 32, must be a divisor of k = 80"),
+        (parts.map(drop), "packed matrix: group = 32, must be a divisor of k = 80"),
+        (make(80, Format::Fp4, Group::Size(32)), "Weight::alloc: group = 32, must be a divisor of k = 80"),
+        (pack(80, Format::Int8, Group::Size(20)), "group = 20, must be a multiple of 16"),
+        (pack(512, Format::Nf4, Group::Size(256)), "group = 256, must be a multiple of 16 from 16 to 128"),
+        (pack(64, Format::Int3, Group::Size(16)), "group = 16, must be a multiple of 32"),
+        (pack(64, Format::Mxfp4, Group::Size(16)), "group = Size(16), must be Size(32) for mxfp4"),
+        (make(64, Format::Nvfp4, Group::WholeK), "group = WholeK, must be Size(16) for nvfp4"),
+        (upload(packed(2, 96, Format::Int4, Group::Size(48))), "Weight::upload: group = 48"),
+        (make(96, Format::Int4, Group::Size(48)), "Weight::alloc: group = 48"),
+    ]);
+    still_works(&gpu);
+}
+
+/// The fields of a packed matrix are public, so an upload cannot trust them.
+#[test]
+fn matrices_that_do_not_fit_together_are_refused() {
+    let gpu = gpu();
+    let change = |format: Format, change: &dyn Fn(&mut PackedMatrix)| {
+        let mut matrix = packed(4, 96, format, format.default_group())?;
+        change(&mut matrix);
+        Weight::upload(&gpu, &matrix).map(drop)
+    };
+    let (int4, int4z, mxfp4, nvfp4) = (Format::Int4, Format::Int4Zero, Format::Mxfp4, Format::Nvfp4);
+    let nan = f16::NAN;
+    all_say(vec![
+        (change(int4, &|m| m.words.truncate(63)), "Weight::upload: words is 63, needs 64"),
+        (change(int4, &|m| m.words.push(0)), "Weight::upload: words is 65, needs 64"),
+        (change(int4, &|m| m.words[15] = 1), "Weight::upload: words of row 0 = \"padding\""),
+        (change(int4, &|m| m.row_words = 0), "Weight::upload: row_words is 0, needs 16"),
+        (change(int4, &|m| m.group = 0), "Weight::upload: group = 0"),
+        (change(int4, &|m| m.group = 64), "Weight::upload: group = 64, must be a divisor of k = 96"),
+        (change(int4, &|m| m.n = 0), "Weight::upload: n is 0"),
+        (change(int4, &|m| m.n = 5), "Weight::upload: words is 64, needs 80"),
+        (change(int4, &|m| m.k = usize::MAX), "Weight::upload: n * k"),
+        (change(int4, &|m| m.format = Format::Int8), "Weight::upload: row_words is 16, needs 24"),
+        (change(Format::F16, &|m| m.group = 32), "Weight::upload: group is 32, needs 0"),
+        (change(int4, &|m| m.scales.truncate(11)), "Weight::upload: scales is 11, needs 12"),
+        (change(int4, &|m| m.zeros = vec![f16::ONE]), "Weight::upload: zeros is 1, needs 0"),
+        (change(int4, &|m| m.scales[7] = nan), "Weight::upload: scales[7] = NaN, must be finite"),
+        (change(int4, &|m| m.scales[7] = f16::INFINITY), "scales[7] = inf, must be finite"),
+        (change(int4z, &|m| m.zeros[2] = nan), "Weight::upload: zeros[2] = NaN, must be finite"),
+        (change(mxfp4, &|m| m.scale_bytes[3] = 255), "Weight::upload: scales[3] = 255, must be at most 240"),
+        (change(nvfp4, &|m| m.scale_bytes[3] = 0x7f), "scales[3] = 127, must be at most 126"),
+        (change(nvfp4, &|m| m.tensor_scales[1] = f32::NAN), "Weight::upload: tensor_scale = NaN"),
+        (change(nvfp4, &|m| m.tensor_scales.clear()), "Weight::upload: tensor_scales is 0, needs 4"),
+    ]);
+    still_works(&gpu);
+}
+
+#[test]
+fn weights_over_a_limit_are_refused() {
+    let gpu = gpu();
+    let limit = |result: Result<Weight, Error>, what: &str| match result {
+        Err(error @ Error::Limit { .. }) => assert!(error.to_string().contains(what), "{error}"),
+        other => panic!("{other:?}"),
+    };
+    let row = (gpu.caps().max_binding / 4) as usize + 8;
+    limit(Weight::alloc(&gpu, Format::F32, 1, row, Group::WholeK), "Weight::alloc: one row of [1, ");
+    let matrix = packed(2, 64, Format::F32, Group::WholeK).expect("packs");
+    limit(Weight::upload_in_parts(&gpu, &matrix, 255), "Weight::upload: one row of [2, 64] f32");
+    assert!(Weight::upload_in_parts(&gpu, &matrix, 256).is_ok());
+    still_works(&gpu);
+}
+
+#[test]
+fn wrong_products_are_refused() {
+    let (gpu, other) = (gpu(), gpu());
+    let on = |gpu: &Gpu, n| {
+        let matrix = packed(n, 64, Format::Int8, Group::Size(32)).expect("packs");
+        Weight::upload(gpu, &matrix).expect("uploads")
+    };
+    let (weight, odd, foreign) = (on(&gpu, 6), on(&gpu, 5), on(&other, 6));
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
+    let there = |shape: &[usize]| other.alloc(DType::F32, shape).expect("fits");
+    let (a, out) = (f32s(&[2, 64]), f32s(&[2, 6]));
+    let words = gpu.alloc(DType::U32, &[2, 64]).expect("fits");
+    let run = |linear: Linear<'_>| gpu.run(|r| matmul::record(r, &linear));
+    let plain = |a, weight, out| run(Linear::new(a, weight, out));
+    let good = Linear::new(&a, &weight, &out);
+    let (bias, residual) = (f32s(&[5]), f32s(&[6, 2]));
+    let gate_up = |weight: &Weight, out: &Tensor| {
+        let request = GateUp { a: &a, weight, out, activation: Activation::Silu };
+        gpu.run(|r| matmul::record_gate_up(r, &request))
+    };
+    assert!(run(good).is_ok() && gate_up(&weight, &f32s(&[2, 3])).is_ok());
+    all_say(vec![
+        (plain(&f32s(&[2, 32]), &weight, &out), "qgemv: a is [2, 32], needs [2, 64]"),
+        (plain(&words, &weight, &out), "qgemv: a's dtype is U32"),
+        (plain(&a, &weight, &f32s(&[2, 7])), "qgemv: out is [2, 7], needs [2, 6]"),
+        (plain(&a, &weight, &f32s(&[1, 6])), "qgemv: out's rows is 1"),
+        (plain(&f32s(&[9, 64]), &weight, &out), "qgemm: out's rows is 2"),
+        (run(Linear { out_row: usize::MAX, ..good }), "qgemv: out's rows is 2"),
+        (run(Linear { bias: Some(&bias), ..good }), "qgemv: bias is [5], needs [6]"),
+        (run(Linear { residual: Some(&residual), ..good }), "qgemv: residual is [6, 2], needs [2, 6]"),
+        (run(Linear { residual: Some(&out), ..good }), "qgemv: out and aux is \"one buffer\""),
+        (gate_up(&odd, &out), "gate_up_gemv: weight's rows is 5"),
+        (plain(&a, &foreign, &out), "qgemv: weight lives on another device"),
+        (plain(&there(&[2, 64]), &weight, &out), "qgemv: a lives on another device"),
+        (plain(&a, &weight, &there(&[2, 6])), "qgemv: out lives on another device"),
+        (run(Linear { bias: Some(&there(&[6])), ..good }), "qgemv: bias lives on another device"),
+    ]);
+    still_works(&gpu);
+    still_works(&other);
 }

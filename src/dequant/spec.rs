@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::{Dequant, cpu, record};
 use crate::error::Result;
-use crate::format::{Format, Group, PackedMatrix, ScaleFormat};
+use crate::format::{Format, Group, PackedMatrix, ScaleFormat, ScaleSearch};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder,
     Rule, Variant, defines, params, tier,
@@ -150,6 +150,7 @@ fn cases() -> Vec<Case> {
             all.push(all_codes(format));
         }
     }
+    all.push(two_tensor_scales());
     // More than 65535 workgroups.
     let rows = 65_537 * Rows::Ragged.chunks() as usize / 3;
     all.push(random_case(Full, Format::Int4, DType::F16, (rows, 17), Group::WholeK, u64::MAX));
@@ -219,6 +220,21 @@ fn all_codes(format: Format) -> Case {
         let parameter = |value, there| vec![f16::from_f32(value); if there { n } else { 0 }];
         let (scales, zeros) = (parameter(0.125, format.is_quantised()), parameter(7.25, format.has_zeros()));
         PackedMatrix::from_parts(format, n, k, Group::WholeK, words, scales, zeros)
+    })
+}
+
+/// NVFP4 rows in turn of two matrices with tensor scales of their own, in parts.
+fn two_tensor_scales() -> Case {
+    let rule = Rule::Normalised(1e-6);
+    let label = "24×48 of two matrices to f32 in parts".into();
+    case(Level::Full, Format::Nvfp4, label, DType::F32, 256, rule, || {
+        let half = |scale: f32| {
+            let mut random = Random::new(5);
+            let values: Vec<f32> = (0..12 * 48).map(|_| scale * random.normal()).collect();
+            let group = Format::Nvfp4.default_group();
+            PackedMatrix::quantise(&values, 12, 48, Format::Nvfp4, group, ScaleSearch::AbsMax)
+        };
+        PackedMatrix::interleave(&half(1.0)?, &half(30.0)?)
     })
 }
 

@@ -32,18 +32,19 @@ mod dense;
 mod fp4;
 mod fp8;
 mod int8;
-#[cfg(test)]
-mod more_tests;
 mod normal;
 mod offset;
 mod packed;
 mod quantise;
+#[cfg(test)]
+mod refusal_tests;
 mod scale;
 mod symmetric;
 #[cfg(test)]
 mod tests;
 
 pub use packed::PackedMatrix;
+pub(crate) use packed::Shape;
 pub use scale::ScaleFormat;
 use scale::Scaling;
 

@@ -110,16 +110,8 @@ impl PackedMatrix {
             let want = "a format with f16 scales or none; from_byte_scales takes the others";
             return Err(Error::value(OP, "format", format.name(), want));
         }
-        let shape = Shape::new(OP, format, n, k, group)?;
-        for (name, present, values) in
-            [("scales", format.is_quantised(), &scales), ("zeros", format.has_zeros(), &zeros)]
-        {
-            check_len(format, name, values.len(), if present { shape.parameters } else { 0 })?;
-            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                return Err(Error::value(OP, format!("{name}[{i}]"), values[i], "finite"));
-            }
-        }
-        Self::checked(format, (n, k), &shape, words, |matrix| PackedMatrix { scales, zeros, ..matrix })
+        let matrix = Self::empty(format, n, k, group)?;
+        PackedMatrix { words, scales, zeros, ..matrix }.checked()
     }
 
     /// As [`from_parts`](Self::from_parts) for MXFP4 and NVFP4: one byte a group, and the tensor scale (1 for MXFP4).
@@ -140,68 +132,85 @@ impl PackedMatrix {
         let Some(group) = format.fixed_group() else {
             return Err(Error::value(OP, "format", format.name(), "mxfp4 or nvfp4"));
         };
-        let shape = Shape::new(OP, format, n, k, Group::Size(group))?;
-        check_len(format, "scales", scales.len(), shape.parameters)?;
-        let largest = format.scales().largest_byte();
-        if let Some(i) = scales.iter().position(|&byte| byte > largest) {
-            return Err(Error::value(OP, format!("scales[{i}]"), scales[i], format!("at most {largest}")));
+        let matrix = Self::empty(format, n, k, Group::Size(group))?;
+        if format.scales() != ScaleFormat::E4m3 && tensor_scale != 1.0 {
+            return Err(Error::value(OP, "tensor_scale", tensor_scale, "1, as the format has none"));
         }
-        let tensor_scales = match format.scales() {
-            ScaleFormat::E4m3 => vec![tensor_scale; n],
-            _ => Vec::new(),
-        };
-        let (good, want) = match format.scales() {
-            ScaleFormat::E4m3 => {
-                let good = tensor_scale.is_normal() && tensor_scale > 0.0 && tensor_scale <= LARGEST / 512.0;
-                (good, "positive, normal and at most 2^104")
-            }
-            _ => (tensor_scale == 1.0, "1, as the format has none"),
-        };
-        if !good {
-            return Err(Error::value(OP, "tensor_scale", tensor_scale, want));
-        }
-        Self::checked(format, (n, k), &shape, words, |matrix| PackedMatrix {
-            scale_bytes: scales,
-            tensor_scales,
-            ..matrix
-        })
+        let rows = if format.scales() == ScaleFormat::E4m3 { n } else { 0 };
+        let tensor_scales = vec![tensor_scale; rows];
+        PackedMatrix { words, scale_bytes: scales, tensor_scales, ..matrix }.checked()
     }
 
-    /// Checks the words and adds the parameters.
-    fn checked(
-        format: Format,
-        (n, k): (usize, usize),
-        shape: &Shape,
-        words: Vec<u32>,
-        with_parameters: impl FnOnce(Self) -> Self,
-    ) -> Result<Self> {
-        if words.len() != shape.words {
-            let want = format!("n * row_words = {n} * {} words", shape.row_words);
-            return Err(Error::shape(OP, "words", words.len(), want));
-        }
-        let matrix = with_parameters(PackedMatrix {
+    /// A matrix without words and parameters.
+    fn empty(format: Format, n: usize, k: usize, group: Group) -> Result<Self> {
+        let Shape { group, row_words, .. } = Shape::new(OP, format, n, k, group)?;
+        Ok(PackedMatrix {
             format,
             n,
             k,
-            group: shape.group,
-            row_words: shape.row_words,
-            words,
+            group,
+            row_words,
+            words: Vec::new(),
             scales: Vec::new(),
             zeros: Vec::new(),
             scale_bytes: Vec::new(),
             tensor_scales: Vec::new(),
-        });
-        if let Some(row) = (0..n).find(|&row| !matrix.padding_is_zero(row)) {
-            return Err(Error::value(OP, format!("words of row {row}"), "padding", "0 after element k"));
-        }
+        })
+    }
+
+    fn checked(self) -> Result<Self> {
+        self.check(OP)?;
+        let Self { format, n, k, .. } = self;
         if matches!(format, Format::E4m3 | Format::E5m2)
-            && let Some(at) = (0..n * k).find(|at| !format.is_finite(matrix.code(at / k, at % k)))
+            && let Some(at) = (0..n * k).find(|at| !format.is_finite(self.code(at / k, at % k)))
         {
             let (row, column) = (at / k, at % k);
             let what = format!("words of row {row}: element {column}");
-            return Err(Error::value(OP, what, format!("{:#04x}", matrix.code(row, column)), "a number"));
+            return Err(Error::value(OP, what, format!("{:#04x}", self.code(row, column)), "a number"));
         }
-        Ok(matrix)
+        Ok(self)
+    }
+
+    /// Checks all but the codes: the fields are public, and kernels trust lengths and parameters.
+    pub(crate) fn check(&self, op: &'static str) -> Result<()> {
+        let Self { format, n, k, .. } = *self;
+        let whole = self.group == k && format.fixed_group().is_none();
+        let group = if whole { Group::WholeK } else { Group::Size(self.group) };
+        let shape = Shape::new(op, format, n, k, group)?;
+        let there = |yes: bool| if yes { shape.parameters } else { 0 };
+        let tensors = if format.scales() == ScaleFormat::E4m3 { n } else { 0 };
+        for (name, got, want) in [
+            ("group", self.group, shape.group),
+            ("row_words", self.row_words, shape.row_words),
+            ("words", self.words.len(), shape.words),
+            ("scales", self.scales.len(), there(format.scales() == ScaleFormat::F16)),
+            ("zeros", self.zeros.len(), there(format.has_zeros())),
+            ("scales", self.scale_bytes.len(), there(format.fixed_group().is_some())),
+            ("tensor_scales", self.tensor_scales.len(), tensors),
+        ] {
+            if got != want {
+                let want = format!("{want} for [{n}, {k}] {} in groups of {}", format.name(), shape.group);
+                return Err(Error::shape(op, name, got, want));
+            }
+        }
+        for (name, values) in [("scales", &self.scales), ("zeros", &self.zeros)] {
+            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+                return Err(Error::value(op, format!("{name}[{i}]"), values[i], "finite"));
+            }
+        }
+        let largest = format.scales().largest_byte();
+        if let Some(i) = self.scale_bytes.iter().position(|&byte| byte > largest) {
+            let (what, got) = (format!("scales[{i}]"), self.scale_bytes[i]);
+            return Err(Error::value(op, what, got, format!("at most {largest}")));
+        }
+        let good = |t: f32| t.is_normal() && t > 0.0 && t <= LARGEST / 512.0;
+        if let Some(&tensor) = self.tensor_scales.iter().find(|&&t| !good(t)) {
+            return Err(Error::value(op, "tensor_scale", tensor, "positive, normal and at most 2^104"));
+        }
+        if let Some(row) = (0..n).find(|&row| !self.padding_is_zero(row)) {
+            return Err(Error::value(op, format!("words of row {row}"), "padding", "0 after element k"));
+        }
+        Ok(())
     }
 
     /// The dequantised weights, row-major `[n, k]`, in f32 arithmetic. Runs on all rayon threads.
@@ -272,16 +281,8 @@ impl PackedMatrix {
     }
 }
 
-fn check_len(format: Format, name: &'static str, len: usize, want: usize) -> Result<()> {
-    if len == want {
-        return Ok(());
-    }
-    let want = format!("{want} elements for {} (one a group)", format.name());
-    Err(Error::shape(OP, name, len, want))
-}
-
 /// Checked sizes of a packed matrix.
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub group: usize,
     pub row_words: usize,
     /// `n * k`

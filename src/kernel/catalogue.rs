@@ -22,6 +22,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::sparse::GEMM_SPARSE,
     &crate::sparse::GEMV_SPARSE,
     &crate::dequant::DEQUANT,
+    &crate::quantize::QUANTIZE,
     &crate::attention::ATTENTION,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,

@@ -264,7 +264,6 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &KvWrite<'_>) -> Result<
             capacity,
             team,
             half: u32::from(k.dtype() == DType::F16),
-            largest,
             per_largest: if largest > 0.0 { 1.0 / largest } else { 0.0 },
         },
         groups: u64::from(groups),

@@ -11,7 +11,7 @@ use crate::tensor::DType;
 params! {
     pub(super) struct KvWriteParams {
         rows: u32, kv_heads: u32, d8: u32, e8: u32, block: u32, capacity: u32, team: u32, half: u32,
-        largest: f32, per_largest: f32,
+        per_largest: f32,
     }
 }
 

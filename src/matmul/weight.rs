@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::format::{Format, PackedMatrix, ScaleFormat};
+use crate::format::{Format, Group, PackedMatrix, ScaleFormat, Shape};
 use crate::tensor::{DType, Tensor};
 
 /// A matrix \[N, K\] in any [`Format`], as the matrix kernels read it. One that is larger than a storage binding
@@ -40,7 +40,9 @@ impl Weight {
     ///
     /// # Errors
     /// [`Error::Value`] if the group is not a power of two (or the whole row), [`Error::Limit`] if a single row is
-    /// over the binding limit or an index would pass 32 bits, [`Error::OutOfMemory`].
+    /// over the binding limit or an index would pass 32 bits, [`Error::OutOfMemory`]. Fields of the matrix that do not fit
+    /// together, and parameters that are no finite numbers, are refused as by
+    /// [`PackedMatrix::from_parts`](crate::format::PackedMatrix::from_parts).
     pub fn upload(gpu: &Gpu, matrix: &PackedMatrix) -> Result<Weight> {
         Weight::upload_in_parts(gpu, matrix, gpu.caps().max_binding)
     }
@@ -51,24 +53,11 @@ impl Weight {
     /// # Errors
     /// As [`Weight::upload`].
     pub fn upload_in_parts(gpu: &Gpu, matrix: &PackedMatrix, max_bytes: u64) -> Result<Weight> {
+        matrix.check(KERNEL)?;
         let PackedMatrix { format, n, k, group, row_words, .. } = *matrix;
-        if format.is_quantised() && group != k && !group.is_power_of_two() {
-            return Err(Error::value(KERNEL, "group", group, "16, 32, 64, 128 or the whole row"));
-        }
-        let row_bytes = row_words as u64 * 4;
-        // Shaders index with 32 bits; 2³¹ elements a part also keeps byte offsets of drivers in range.
-        let rows = (max_bytes.min(gpu.caps().max_binding) / row_bytes)
-            .min((1u64 << 31) / k.max(1) as u64)
-            .min(n as u64) as usize;
-        // Interleaved pairs of rows (see `gate_up`) stay together.
-        let rows = if rows < n && rows > 1 { rows & !1 } else { rows };
-        if rows == 0 {
-            let what = format!("{KERNEL}: one row of [{n}, {k}] {}", format.name());
-            let max = max_bytes.min(gpu.caps().max_binding);
-            return Err(Error::Limit { what, name: "bytes of a part", need: row_bytes, max });
-        }
+        let mut weight = Weight { format, n, k, group, row_words, parts: Vec::new() };
+        let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
         let groups = matrix.groups();
-        let mut parts = Vec::new();
         for first in (0..n).step_by(rows) {
             let rows = first..(first + rows).min(n);
             let words = &matrix.words[rows.start * row_words..rows.end * row_words];
@@ -99,9 +88,50 @@ impl Weight {
                 }
                 _ => (halves(&matrix.scales)?, halves(&matrix.zeros)?),
             };
-            parts.push(Part { rows, words, scales, zeros });
+            weight.parts.push(Part { rows, words, scales, zeros });
         }
-        Ok(Weight { format, n, k, group, row_words, parts })
+        Ok(weight)
+    }
+
+    /// A weight whose contents are undefined until [`quantize`](crate::quantize) fills it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for `n` or `k` of 0, [`Error::Value`] for a group that the format or the kernels do not take or that
+    /// does not divide `k`, else as [`Weight::upload`].
+    pub fn alloc(gpu: &Gpu, format: Format, n: usize, k: usize, group: Group) -> Result<Weight> {
+        let max_bytes = gpu.caps().max_binding;
+        Weight::alloc_in_parts(gpu, format, (n, k), group, max_bytes, |words| gpu.alloc(DType::U32, &[words]))
+    }
+
+    /// As [`Weight::alloc`], in parts of at most `max_bytes` bytes of codes, each tensor of so many words from `make`.
+    pub(crate) fn alloc_in_parts(
+        gpu: &Gpu,
+        format: Format,
+        (n, k): (usize, usize),
+        group: Group,
+        max_bytes: u64,
+        make: impl Fn(usize) -> Result<Tensor>,
+    ) -> Result<Weight> {
+        const KERNEL: &str = "Weight::alloc";
+        let Shape { group, row_words, .. } = Shape::new(KERNEL, format, n, k, group)?;
+        let mut weight = Weight { format, n, k, group, row_words, parts: Vec::new() };
+        let step = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
+        let groups = weight.groups();
+        for first in (0..n).step_by(step) {
+            let rows = first..(first + step).min(n);
+            let words = make(rows.len() * row_words)?;
+            let parameters = |count: usize, bytes: usize| match count * bytes {
+                0 => Ok(words.clone()),
+                bytes => make(bytes.div_ceil(4)),
+            };
+            let scales = parameters(rows.len() * groups, format.scales().bytes())?;
+            let zeros = match format.scales() {
+                ScaleFormat::E4m3 => make(rows.len())?,
+                _ => parameters(rows.len() * groups, if format.has_zeros() { 2 } else { 0 })?,
+            };
+            weight.parts.push(Part { rows, words, scales, zeros });
+        }
+        Ok(weight)
     }
 
     pub fn format(&self) -> Format {
@@ -132,7 +162,11 @@ impl Weight {
     }
     /// Packets from one row to the next.
     pub(crate) fn packets(&self) -> usize {
-        self.row_words * 32 / self.format.bits() / packet(self.format) as usize
+        self.padded_k() / packet(self.format) as usize
+    }
+    /// Elements from one row to the next.
+    pub(crate) fn padded_k(&self) -> usize {
+        self.row_words * 32 / self.format.bits()
     }
     /// log2 of the group; 31 for one group a row.
     pub(crate) fn group_shift(&self) -> u32 {
@@ -144,6 +178,26 @@ impl Weight {
     /// Whether a packet spans two groups.
     pub(crate) fn split_packet(&self) -> bool {
         self.format.is_quantised() && self.group < packet(self.format) as usize && self.group < self.k
+    }
+    /// Rows of each part but the last.
+    fn rows_of_parts(&self, gpu: &Gpu, kernel: &'static str, max_bytes: u64) -> Result<usize> {
+        let Weight { format, n, k, group, row_words, .. } = *self;
+        if format.is_quantised() && group != k && !group.is_power_of_two() {
+            return Err(Error::value(kernel, "group", group, "16, 32, 64, 128 or the whole row"));
+        }
+        let row_bytes = row_words as u64 * 4;
+        // Shaders index with 32 bits; 2³¹ elements a part also keeps byte offsets of drivers in range.
+        let rows = (max_bytes.min(gpu.caps().max_binding) / row_bytes)
+            .min((1u64 << 31) / k.max(1) as u64)
+            .min(n as u64) as usize;
+        // Interleaved pairs of rows (see `gate_up`) stay together.
+        let rows = if rows < n && rows > 1 { rows & !1 } else { rows };
+        if rows == 0 {
+            let what = format!("{kernel}: one row of [{n}, {k}] {}", format.name());
+            let max = max_bytes.min(gpu.caps().max_binding);
+            return Err(Error::Limit { what, name: "bytes of a part", need: row_bytes, max });
+        }
+        Ok(rows)
     }
     pub(crate) fn check_device(&self, kernel: &'static str, what: &str, gpu: &Gpu) -> Result<()> {
         self.parts.iter().try_for_each(|p| p.words.check_device(kernel, what, gpu))

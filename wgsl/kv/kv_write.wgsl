@@ -1,10 +1,9 @@
 // Writes rows of K and V into a cache in blocks, quantised on the way: one f16 scale per row, codes nearest, ties to even.
 // A team of `team` threads takes one (token, head): each thread eight elements of K, then of V. The row's maximum goes
 // through workgroup memory.
-// Codes must not depend on how a GPU divides: a quotient only guesses the code, which is then corrected by comparing |x|
-// with the exact product of the scale and the midpoint between two codes. f16 and bf16 are rounded with integers.
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
+//!include "common/half_bits.wgsl"
 
 struct Params {
     rows: u32,          // tokens × heads
@@ -14,8 +13,7 @@ struct Params {
     capacity: u32,      // rows of all blocks, per head
     team: u32,          // threads of a row, a power of two
     half: u32,          // the new rows are f16
-    largest: f32,       // value of the largest code
-    per_largest: f32,
+    per_largest: f32,   // 1 / value of the largest code
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> k_new: array<vec4<u32>>;
@@ -42,23 +40,6 @@ fn load_v(i: u32) -> Eight {
     return Eight(bitcast<vec4<f32>>(v_new[2u * i]), bitcast<vec4<f32>>(v_new[2u * i + 1u]));
 }
 
-// The bits of the f16 nearest to x, ties to even.
-fn half_bits(x: f32) -> u32 {
-    let bits = bitcast<u32>(x);
-    let sign = (bits >> 16u) & 0x8000u;
-    let size = bits & 0x7fffffffu;
-    if size >= 0x47800000u { return sign | 0x7c00u; }
-    if size >= 0x38800000u { return sign | ((size - 0x38000000u + 0xfffu + ((size >> 13u) & 1u)) >> 13u); }
-    let exponent = size >> 23u;
-    if exponent < 102u { return sign; }
-    let mantissa = (size & 0x7fffffu) | 0x800000u;
-    let shift = 126u - exponent;
-    let rest = mantissa & ((1u << shift) - 1u);
-    let code = mantissa >> shift;
-    let middle = 1u << (shift - 1u);
-    return sign | (code + select(0u, 1u, rest > middle || (rest == middle && (code & 1u) == 1u)));
-}
-
 #if STORE == bf16
 fn bf16_bits(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
@@ -67,54 +48,16 @@ fn bf16_bits(x: f32) -> u32 {
 #endif
 
 #if QUANTISED
-#if STORE == e4m3
-const MANTISSA = 3u;
-const BIAS = 7u;
-const MOST = 126u; // 127 is NaN
-#elif STORE == fp4
-const MANTISSA = 1u;
-const BIAS = 1u;
-const MOST = 7u;
-#elif STORE == int8
-const MOST = 127u;
-#else
-const MOST = 7u;
-#endif
+//!include "common/encode.wgsl"
 
-#if INTEGER
-fn magnitude(code: u32) -> f32 { return f32(code); }
-fn guess(y: f32) -> u32 { return u32(y); }
-#else
-fn magnitude(code: u32) -> f32 {
-    let normal = bitcast<f32>(((code >> MANTISSA) + 127u - BIAS) << 23u | (code << (23u - MANTISSA) & 0x7fffffu));
-    let step = bitcast<f32>((128u - BIAS - MANTISSA) << 23u);
-    return select(normal, f32(code) * step, code < (1u << MANTISSA));
-}
-fn guess(y: f32) -> u32 {
-    let per_step = bitcast<f32>((126u + BIAS + MANTISSA) << 23u);
-    let normal = (bitcast<u32>(y) >> (23u - MANTISSA)) - ((127u - BIAS) << MANTISSA);
-    return select(u32(y * per_step), normal, y * per_step >= f32(1u << MANTISSA));
-}
-#endif
-
-// The code of |x| / scale. The guess is at most one off; a tie at a midpoint goes to the even code.
 fn code_of(x: f32, scale: f32, per_scale: f32) -> u32 {
-    let size = abs(x);
-    var code = min(guess(min(size * per_scale, params.largest)), MOST);
-    let below = 0.5 * (magnitude(max(code, 1u) - 1u) + magnitude(max(code, 1u))) * scale;
-    let above = 0.5 * (magnitude(code) + magnitude(code + 1u)) * scale;
-    if code > 0u && (size < below || (size == below && (code & 1u) == 1u)) {
-        code -= 1u;
-    } else if size > above || (size == above && (code & 1u) == 1u) {
-        code += 1u;
-    }
-    code = min(code, MOST);
+    let code = nearest(abs(x), scale, per_scale, MOST);
 #if STORE == int8
     return u32(128 + select(i32(code), -i32(code), x < 0.0));
 #elif STORE == int4
     return u32(8 + select(i32(code), -i32(code), x < 0.0));
 #else
-    return code | select(0u, MOST + 1u + u32(MANTISSA == 3u), x < 0.0);
+    return code | select(0u, SIGN, x < 0.0);
 #endif
 }
 
