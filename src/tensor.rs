@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 pub enum DType {
     F32,
     F16,
+    /// The upper half of an f32. WGSL has no such type: shaders see words of two elements.
+    Bf16,
     U32,
     I32,
 }
@@ -20,15 +22,16 @@ impl DType {
     pub const fn size(self) -> usize {
         match self {
             DType::F32 | DType::U32 | DType::I32 => 4,
-            DType::F16 => 2,
+            DType::F16 | DType::Bf16 => 2,
         }
     }
 
-    /// The WGSL type, which is also the name in audit rows.
+    /// The name in audit rows, and but for bf16 the WGSL type.
     pub const fn wgsl(self) -> &'static str {
         match self {
             DType::F32 => "f32",
             DType::F16 => "f16",
+            DType::Bf16 => "bf16",
             DType::U32 => "u32",
             DType::I32 => "i32",
         }
@@ -44,6 +47,9 @@ impl Element for f32 {
 }
 impl Element for half::f16 {
     const DTYPE: DType = DType::F16;
+}
+impl Element for half::bf16 {
+    const DTYPE: DType = DType::Bf16;
 }
 impl Element for u32 {
     const DTYPE: DType = DType::U32;

@@ -1,6 +1,6 @@
 //! Runs one case on one tier and compares every output with the twin.
 
-use half::f16;
+use half::{bf16, f16};
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -160,6 +160,7 @@ fn decode(tensor: &Tensor, bytes: &[u8]) -> Vec<f64> {
     match tensor.dtype() {
         DType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect(),
         DType::F16 => bytemuck::pod_collect_to_vec::<u8, f16>(bytes).into_iter().map(f64::from).collect(),
+        DType::Bf16 => bytemuck::pod_collect_to_vec::<u8, bf16>(bytes).into_iter().map(f64::from).collect(),
         DType::U32 => bytemuck::pod_collect_to_vec::<u8, u32>(bytes).into_iter().map(f64::from).collect(),
         DType::I32 => bytemuck::pod_collect_to_vec::<u8, i32>(bytes).into_iter().map(f64::from).collect(),
     }

@@ -88,7 +88,7 @@ macro_rules! files {
 pub static INVENTORY: &[UpstreamFile] = files! {
     "all_reduce" 10: "reduce_shards" "";
     "attention" 4: "attention" "", "attention" "bias", "attention" "probabilities";
-    "batched_gemm" 2: "gemm" "batch", "qgemm" "fp4 batch";
+    "batched_gemm" 2: "gemm_batched" "", "qgemm" "fp4 batch";
     "bf16_compat" 6: "convert" "";
     "decode_gemv" 5: "qgemv" "fp4";
     "dense_gemm" 9: "qgemm" "fp4", "qgemv" "fp4", "gate_up" "fp4";

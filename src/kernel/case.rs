@@ -1,6 +1,6 @@
 //! Cases: one declaration serves the tests, the audit and the benches.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::recorder::Recorder;
 use super::spec::Cost;
@@ -119,6 +119,7 @@ impl Rule {
         match dtype {
             DType::F32 => Rule::Normalised(1e-5),
             DType::F16 => Rule::Normalised(5e-4),
+            DType::Bf16 => Rule::Normalised(2e-3),
             DType::U32 | DType::I32 => Rule::Exact,
         }
     }
@@ -168,16 +169,24 @@ impl Random {
 
 /// `x` as `dtype` holds it.
 pub(crate) fn round_to(x: f32, dtype: DType) -> f32 {
-    if dtype == DType::F16 { f16::from_f32(x).to_f32() } else { x }
+    match dtype {
+        DType::F16 => f16::from_f32(x).to_f32(),
+        DType::Bf16 => bf16::from_f32(x).to_f32(),
+        _ => x,
+    }
 }
 
 /// Helpers for families' cases.
 impl Gpu {
-    /// A tensor of `dtype` (f32 or f16) holding `values`.
+    /// A tensor of `dtype` (f32, f16 or bf16) holding `values`.
     pub(crate) fn floats(&self, dtype: DType, shape: &[usize], values: &[f32]) -> Result<Tensor> {
         match dtype {
             DType::F16 => {
                 let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+                self.tensor(shape, &halves)
+            }
+            DType::Bf16 => {
+                let halves: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
                 self.tensor(shape, &halves)
             }
             _ => self.tensor(shape, values),

@@ -22,14 +22,19 @@ fn vec4(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "vec4<f32>",
         DType::F16 => "vec4<f16>",
+        DType::Bf16 => "vec2<u32>",
         DType::U32 => "vec4<u32>",
         DType::I32 => "vec4<i32>",
     }
 }
 
-/// How a shader names a unit of loading: four neighbours, or one element.
+/// How a shader names a unit of loading: four neighbours, or one element (of bf16 two, a word).
 pub(crate) fn unit(dtype: DType, wide: bool) -> &'static str {
-    if wide { vec4(dtype) } else { dtype.wgsl() }
+    match dtype {
+        _ if wide => vec4(dtype),
+        DType::Bf16 => "u32",
+        _ => dtype.wgsl(),
+    }
 }
 
 #[cfg(test)]

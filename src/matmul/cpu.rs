@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::Activation;
+use super::{Activation, Layout};
 
 /// The activation functions.
 pub fn activate(x: f64, kind: Activation) -> f64 {
@@ -83,6 +83,32 @@ pub fn mlp<A: Copy + Into<f64> + Sync>(
     linear((&gated, down), (n, f), None, Activation::None, None, &all(n))
 }
 
+/// Where [`batched`] finds its operands.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches {
+    /// M, N and K.
+    pub shape: (usize, usize, usize),
+    pub layout: Layout,
+    pub a_stride: usize,
+    pub w_stride: usize,
+}
+
+/// Selected elements (flat indices into \[B, M, N\]) of the products of batches.
+pub fn batched((a, w): (&[f32], &[f32]), batches: &Batches, at: &[usize]) -> Vec<f64> {
+    let (m, n, k) = batches.shape;
+    at.par_iter()
+        .map(|&i| {
+            let (batch, row, column) = (i / n / m, i / n % m, i % n);
+            let (a, w) = (&a[batch * batches.a_stride..], &w[batch * batches.w_stride..]);
+            let product = |j: usize| {
+                let from = if batches.layout == Layout::Nk { column * k + j } else { j * n + column };
+                f64::from(a[row * k + j]) * f64::from(w[from])
+            };
+            (0..k).map(product).sum()
+        })
+        .collect()
+}
+
 fn dot<A: Copy + Into<f64>>(a: &[A], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| a.into() * f64::from(b)).sum()
 }
@@ -113,5 +139,12 @@ mod tests {
         let (gate, up, down) = (&[0., 1., 1., 0.], &[1., 0., 0., 1.], &[1., 1.]);
         let got = mlp(&[1f32, 2., 2., 4.], (gate, up, down), (1, 2, 2), Activation::None);
         assert_eq!(got, [4.0, 16.0]);
+        // [1 2; 3 4] · [5 6; 7 8] and its transpose; then the second row of a as a batch of its own, with one w.
+        let (a, w) = (&[1., 2., 3., 4.], &[5., 6., 7., 8.]);
+        let one = Batches { shape: (2, 2, 2), layout: Layout::Kn, a_stride: 0, w_stride: 0 };
+        assert_eq!(batched((a, w), &one, &[0, 1, 2, 3]), [19.0, 22.0, 43.0, 50.0]);
+        assert_eq!(batched((a, w), &Batches { layout: Layout::Nk, ..one }, &[1, 2]), [23.0, 39.0]);
+        let two = Batches { shape: (1, 2, 2), a_stride: 2, ..one };
+        assert_eq!(batched((a, w), &two, &[2, 3]), [43.0, 50.0]);
     }
 }

@@ -5,19 +5,26 @@
 //!
 //! Accumulation is in f32 on every tier. The `Coop` tier rounds dequantised weights to f16, the others do not.
 
+mod batched;
+mod batched_cases;
+mod batched_spec;
 mod cases;
 mod cpu;
 mod fused;
 mod fused_cases;
 mod fused_spec;
+#[cfg(test)]
+mod invariance_tests;
 mod plan;
 mod spec;
 #[cfg(test)]
 mod tests;
 mod weight;
 
+pub use batched::{Batched, record_batched};
+pub use batched_spec::GEMM_BATCHED;
 pub(crate) use cases::{pack, places};
-pub use cpu::{activate, gate_up, linear, mlp};
+pub use cpu::{Batches, activate, batched, gate_up, linear, mlp};
 pub use fused::{Mlp, Norm, Qkv, Workspace, record_mlp, record_qkv};
 pub use fused_spec::{NORM_GATE_UP_GEMV, NORM_QGEMV, NORM_QKV_GEMV, QKV, QKV_GEMV};
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
@@ -55,6 +62,15 @@ impl Activation {
         Activation::GeluSigmoid,
         Activation::Relu,
     ];
+}
+
+/// How a matrix of K rows to be multiplied by lies in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Layout {
+    /// \[N, K\]: a · wᵀ.
+    Nk,
+    /// \[K, N\]: a · w.
+    Kn,
 }
 
 /// out\[out_row + m, n\] = activation(scale · Σₖ norm(a)\[m, k\] · W\[n, k\] + bias\[n\]) + residual\[m, n\].

@@ -5,21 +5,21 @@ use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
 use crate::kernel::Random;
 use crate::{Gpu, Result, norm};
 
-fn gpu() -> Gpu {
+pub(super) fn gpu() -> Gpu {
     Gpu::new().expect("an adapter")
 }
 
-fn message<T>(result: Result<T>) -> String {
+pub(super) fn message<T>(result: Result<T>) -> String {
     result.err().map_or("accepted".into(), |e| e.to_string())
 }
 
 #[track_caller]
-fn expect<T>(result: Result<T>, want: &str) {
+pub(super) fn expect<T>(result: Result<T>, want: &str) {
     let got = message(result);
     assert!(got.contains(want), "{got:?} does not say {want:?}");
 }
 
-fn dense(random: &mut Random, n: usize, k: usize) -> PackedMatrix {
+pub(super) fn dense(random: &mut Random, n: usize, k: usize) -> PackedMatrix {
     let values = random.values(n * k, DType::F32);
     PackedMatrix::quantise(&values, n, k, Format::F32, Group::WholeK, ScaleSearch::AbsMax).expect("legal")
 }
@@ -158,4 +158,75 @@ fn mlp_refuses_what_does_not_fit_and_records_nothing() -> Result<()> {
         assert!(r.used().is_empty(), "{:?}", r.used());
         Ok(())
     })
+}
+
+#[test]
+fn wrong_batches_name_the_argument() -> Result<()> {
+    let gpu = gpu();
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape);
+    let (a, w, out) = (f32s(&[3, 5, 8])?, f32s(&[3, 6, 8])?, f32s(&[3, 5, 6])?);
+    let good = Batched::new(&a, &w, Layout::Nk, &out);
+    assert_eq!((good.a_stride, good.w_stride), (40, 48));
+    let run = |request: Batched<'_>| gpu.run(|r| record_batched(r, &request));
+    assert_eq!(message(run(good)), "accepted");
+    let ints = gpu.alloc(DType::U32, &[3, 5, 8])?;
+    expect(run(Batched { a: &ints, ..good }), "gemm_batched: a's dtype is U32");
+    expect(run(Batched { w: &ints, ..good }), "w's dtype is U32");
+    expect(run(Batched { out: &ints, ..good }), "out's dtype is U32");
+    expect(run(Batched { out: &f32s(&[15, 6])?, ..good }), "out is [15, 6], needs [B, M, N]");
+    expect(run(Batched { w: &f32s(&[3, 6, 7])?, ..good }), "w's columns is 7, needs 8");
+    expect(run(Batched { layout: Layout::Kn, ..good }), "w's columns is 8, needs 6");
+    expect(run(Batched { out: &f32s(&[4, 5, 6])?, ..good }), "a's elements is 120, needs at least");
+    expect(
+        run(Batched { a_stride: 41, ..good }),
+        "a's elements is 120, needs at least (B − 1) · a_stride + 5 · 8",
+    );
+    expect(run(Batched { w_stride: 49, ..good }), "w's elements is 144");
+    expect(run(Batched { w_stride: usize::MAX, ..good }), "w's elements is 144");
+    expect(run(Batched { out: &f32s(&[3, 6, 6])?, a_stride: 40, ..good }), "a's elements is 120");
+    for shape in [&[5][..], &[3, 5], &[1, 6], &[3, 1, 6]] {
+        expect(run(Batched { bias: Some(&f32s(shape)?), ..good }), "bias is [");
+    }
+    let halves = gpu.alloc(DType::F16, &[3, 5, 6])?;
+    expect(run(Batched { residual: Some(&halves), ..good }), "residual's dtype is F16");
+    expect(run(Batched { residual: Some(&a), ..good }), "residual is [3, 5, 8], needs [3, 5, 6]");
+    expect(run(Batched { residual: Some(&out), ..good }), "one buffer");
+    expect(run(Batched { scale: f32::INFINITY, ..good }), "scale = inf");
+    let odd = gpu.alloc(DType::Bf16, &[3, 5, 7])?;
+    let wide = f32s(&[3, 7, 8])?;
+    expect(run(Batched { w: &wide, out: &odd, w_stride: 56, ..good }), "out's columns is 7, needs an even");
+    let foreign = self::gpu().alloc(DType::F32, &[3, 5, 8])?;
+    expect(run(Batched { a: &foreign, ..good }), "a lives on another device");
+    Ok(())
+}
+
+#[test]
+fn bf16_outputs_are_rounded_to_nearest_even() -> Result<()> {
+    let gpu = gpu();
+    // Ties to both sides, neighbours of ties, the largest value, one that overflows, and NaN.
+    let bits = [
+        0x3f80_8000,
+        0x3f81_8000,
+        0x3f80_7fff,
+        0x3f80_8001,
+        0xc000_8000,
+        0xc001_8000,
+        0x7f7f_7fff,
+        0x7f7f_8000,
+        0x0000_0000,
+        0xff80_0000,
+        0x7fff_ffff,
+        0x0080_0000,
+    ];
+    let values = bits.map(f32::from_bits);
+    let (one, x) = (gpu.tensor(&[1, 1], &[1.0f32])?, gpu.tensor(&[12, 1], &values)?);
+    for n in [12, 6] {
+        let out = gpu.alloc(DType::Bf16, &[12 / n, 1, n])?;
+        gpu.run(|r| record_batched(r, &Batched::new(&one, &x, Layout::Nk, &out)))?;
+        for (got, want) in gpu.read::<half::bf16>(&out)?.into_iter().zip(values) {
+            let want = half::bf16::from_f32(want);
+            assert!(got == want || got.is_nan() && want.is_nan(), "{n}: {got} for {want}");
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,119 @@
+//! Declaration and specialisations of `gemm_batched`.
+
+use super::{Layout, batched_cases};
+use crate::kernel::{Access, Binding, Def, KernelSpec, Needs, Params, Variant, defines, params, tier, unit};
+use crate::tensor::DType;
+
+params! {
+    /// See `wgsl/matmul/gemm_batched.wgsl`.
+    pub(super) struct BatchedParams {
+        m: u32, n: u32, k: u32, batches: u32, stride_a: u32, stride_w: u32, stride_bias: u32,
+        flags: u32, activation: u32, scale: f32,
+    }
+}
+
+/// Batches of products of two tensors.
+pub static GEMM_BATCHED: KernelSpec = KernelSpec {
+    name: "gemm_batched",
+    family: "matmul",
+    replaces: &["batched_gemm", "dense_gemm"],
+    params: BatchedParams::FIELDS,
+    bindings: &[
+        Binding { name: "a", access: Access::Read },
+        Binding { name: "w", access: Access::Read },
+        Binding { name: "bias", access: Access::Read },
+        Binding { name: "residual", access: Access::Read },
+        Binding { name: "out", access: Access::ReadWrite },
+    ],
+    tiers: &[tier!(Base, "matmul/gemm_batched.wgsl", variants)],
+    cases: batched_cases::cases,
+};
+
+/// Dtypes of all operands.
+pub(super) const KINDS: &[DType] = &[DType::F32, DType::F16, DType::Bf16];
+
+/// Columns of outputs of a workgroup.
+pub(super) const TILE_N: usize = 64;
+/// Rows of outputs of a workgroup: the short tile is for few rows.
+const TILES_M: [u32; 2] = [16, 64];
+
+/// What a specialisation depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Traits {
+    /// Of a, w and out.
+    dtypes: (DType, DType, DType),
+    layout: Layout,
+    pub tile_m: u32,
+    /// Rows of `K` elements start on fours.
+    wide_k: bool,
+    /// Rows of `N` elements do.
+    wide_n: bool,
+}
+
+impl Traits {
+    pub fn new(
+        dtypes: (DType, DType, DType),
+        layout: Layout,
+        (m, n, k): (usize, usize, usize),
+        (a_stride, w_stride): (usize, usize),
+    ) -> Traits {
+        let fours = |values: [usize; 2]| values.iter().all(|v| v.is_multiple_of(4));
+        let nk = layout == Layout::Nk;
+        Traits {
+            dtypes,
+            layout,
+            tile_m: if m <= TILES_M[0] as usize { TILES_M[0] } else { TILES_M[1] },
+            wide_k: fours([k, a_stride]) && (!nk || fours([k, w_stride])) && k > 0,
+            wide_n: fours([n, if nk { 0 } else { w_stride }]),
+        }
+    }
+}
+
+pub(super) fn variant(traits: Traits) -> Variant {
+    let Traits { dtypes: (a, w, out), layout, tile_m, wide_k, wide_n } = traits;
+    let nk = layout == Layout::Nk;
+    let wide_w = if nk { wide_k } else { wide_n };
+    let f16 = [a, w, out].contains(&DType::F16);
+    let size_a = tile_m * 32;
+    let defines = defines![
+        NEEDS_F16 = Def::Flag(f16),
+        KN = Def::Flag(!nk),
+        TILE_M = Def::Num(tile_m),
+        REPEAT = Def::Num(tile_m / 16),
+        LOADS_A = Def::Num(size_a.div_ceil(4 * 256)),
+        SIZE_A = Def::Num(size_a),
+        KIND0 = Def::Word(a.wgsl()),
+        KIND1 = Def::Word(w.wgsl()),
+        KIND2 = Def::Word(out.wgsl()),
+        KIND3 = Def::Word(out.wgsl()),
+        UNIT0 = Def::Type(unit(a, wide_k)),
+        UNIT1 = Def::Type(unit(w, wide_w)),
+        UNIT2 = Def::Type(unit(out, wide_n)),
+        UNIT3 = Def::Type(unit(out, wide_n)),
+        WIDE0 = Def::Flag(wide_k),
+        WIDE1 = Def::Flag(wide_w),
+        WIDE2 = Def::Flag(wide_n),
+        WIDE3 = Def::Flag(wide_n),
+    ];
+    let workgroup_storage = (size_a + 2048) * 4;
+    Variant { defines, needs: Needs { f16, threads: 256, workgroup_storage, ..Needs::default() } }
+}
+
+fn variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    for &a in KINDS {
+        for &w in KINDS {
+            for &out in KINDS {
+                for layout in [Layout::Nk, Layout::Kn] {
+                    for tile_m in TILES_M {
+                        for (wide_k, wide_n) in [(true, true), (true, false), (false, true), (false, false)] {
+                            let dtypes = (a, w, out);
+                            all.push(variant(Traits { dtypes, layout, tile_m, wide_k, wide_n }));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    all
+}
