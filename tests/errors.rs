@@ -430,7 +430,7 @@ fn wrong_products_are_refused() {
     let good = Linear::new(&a, &weight, &out);
     let (bias, residual) = (f32s(&[5]), f32s(&[6, 2]));
     let gate_up = |weight: &Weight, out: &Tensor| {
-        let request = GateUp { a: &a, weight, out, activation: Activation::Silu };
+        let request = GateUp { a: &a, weight, out, activation: Activation::Silu, norm: None };
         gpu.run(|r| matmul::record_gate_up(r, &request))
     };
     assert!(run(good).is_ok() && gate_up(&weight, &f32s(&[2, 3])).is_ok());
