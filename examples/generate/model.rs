@@ -2,7 +2,7 @@
 //! forward pass.
 
 use half::f16;
-use wgmarlin::attention::{self, AttentionDecode};
+use wgmarlin::attention::{self, AttentionDecode, Options};
 use wgmarlin::embed::{self, Embed};
 use wgmarlin::format::{Format, Group, PackedMatrix, ScaleSearch};
 use wgmarlin::matmul::{self, Activation, GateUp, Linear, Weight};
@@ -176,8 +176,7 @@ impl Model {
                     v: &v.reshape(&[1, context, kv_heads, head_dim])?,
                     out: &mixed_batch,
                     kv_len: past + rows,
-                    causal: true,
-                    scale: 1.0 / (head_dim as f32).sqrt(),
+                    options: Options::causal(1.0 / (head_dim as f32).sqrt()),
                     workspace: &t.workspace,
                 },
             )?;

@@ -1,6 +1,6 @@
 //! How the keys of a decode call are split over workgroups.
 
-use super::{MAX_DECODE, Sizes};
+use super::Sizes;
 use crate::device::{Caps, Gpu};
 
 /// The merge gives a thread to each split.
@@ -58,7 +58,7 @@ fn most_splits(workgroups: usize, b: usize, rows: usize, hkv: usize, kv_len: usi
 }
 
 /// The f32 elements that [`AttentionDecode::workspace`](super::AttentionDecode::workspace) needs on this adapter for
-/// \[B, Sq, Hq, D\] queries on Hkv KV heads; 0 when the keys are never split. It never falls as `b`, `sq`, `d` or
+/// \[B, Sq, Hq, D\] queries on Hkv KV heads (D: the width of values, if it differs); 0 when the keys are never split. It never falls as `b`, `sq`, `d` or
 /// `kv_len` grows: a workspace made for the largest batch, the most queries and the capacity of a cache serves every
 /// smaller call on it. (It is a bound: on a large GPU at most 4224·(D + 2) elements, whatever the call.)
 pub fn workspace_len(
@@ -78,9 +78,7 @@ fn bound(workgroups: usize, b: usize, sq: usize, hq: usize, hkv: usize, d: usize
     if splits <= 1 {
         return 0;
     }
-    // More queries are not decoded. Splits multiply workgroups up to what fills the device, and each of those
-    // serves at most ROWS rows.
-    let sq = sq.min(MAX_DECODE);
+    // Splits multiply workgroups up to what fills the device, and each of those serves at most ROWS rows.
     let all_rows = b.saturating_mul(sq).saturating_mul(hq);
     let rows = sq.saturating_mul(hq / hkv.max(1)).min(ROWS);
     let parts = all_rows.saturating_mul(splits).min(workgroups.saturating_mul(rows));
@@ -112,7 +110,7 @@ mod tests {
             for (hq, hkv, d) in [(1, 1, 8), (16, 1, 128), (32, 8, 64), (384, 128, 256), (32, 32, 80)] {
                 let largest = |b, sq, kv_len| bound(workgroups, b, sq, hq, hkv, d, kv_len);
                 for b in [1, 2, 3, 7, 300] {
-                    for sq in 1..=MAX_DECODE {
+                    for sq in [1, 2, 3, 5, 7, 8, 9, 30, 200] {
                         for kv_len in (0..700).step_by(13).chain([4096, 32_768]) {
                             let most = most_splits(workgroups, b, sq * (hq / hkv), hkv, kv_len);
                             let splits = Splits::of(kv_len as u32, most as u32);

@@ -1,5 +1,6 @@
 //! The three kernels against each other, and wrong calls.
 
+use super::decode::record_split;
 use super::plan::Splits;
 use super::*;
 use crate::Gpu;
@@ -32,19 +33,18 @@ fn operands(sq: usize) -> Operands {
 impl Operands {
     fn prefill(&self, q: &Tensor, kv_len: usize) -> Vec<f32> {
         let out = self.gpu.alloc(DType::F32, q.shape()).expect("fits");
-        let request = Attention { q, k: &self.k, v: &self.v, out: &out, kv_len, causal: true, scale: SCALE };
+        let request = Attention { q, k: &self.k, v: &self.v, out: &out, kv_len, options: Options::causal(SCALE) };
         self.gpu.run(|r| record(r, &request)).expect("runs");
         self.gpu.read(&out).expect("reads")
     }
 
-    fn decode(&self, q: &Tensor, kv_len: usize, splits: u32) -> Vec<f32> {
+    fn decode(&self, q: &Tensor, kv_len: usize, most: u32) -> Vec<f32> {
         let out = self.gpu.alloc(DType::F32, q.shape()).expect("fits");
-        let splits = Splits::of(kv_len as u32, splits);
-        let room = splits.workspace(q.rows() as u64, 40) as usize;
+        let room = Splits::of(kv_len as u32, most).workspace(q.rows() as u64, 40) as usize;
         let workspace = &self.gpu.alloc(DType::F32, &[room]).expect("fits");
         let (k, v, out) = (&self.k, &self.v, &out);
-        let request = AttentionDecode { q, k, v, out, kv_len, causal: true, scale: SCALE, workspace };
-        self.gpu.run(|r| record_split(r, &request, Some(splits))).expect("runs");
+        let request = AttentionDecode { q, k, v, out, kv_len, options: Options::causal(SCALE), workspace };
+        self.gpu.run(|r| record_split(r, &request, Some(most))).expect("runs");
         self.gpu.read(out).expect("reads")
     }
 
@@ -103,7 +103,7 @@ fn one_call_serves_both() {
         let q = &o.queries(range.clone());
         let out = &o.gpu.alloc(DType::F32, q.shape()).expect("fits");
         let request =
-            AttentionDecode { q, k: &o.k, v: &o.v, out, kv_len: 60, causal: true, scale: SCALE, workspace };
+            AttentionDecode { q, k: &o.k, v: &o.v, out, kv_len: 60, options: Options::causal(SCALE), workspace };
         let mut used = Vec::new();
         let run = o.gpu.run(|r| record_any(r, &request).map(|()| used = r.used().to_vec()));
         run.expect("runs");
@@ -119,7 +119,7 @@ fn wrong_calls_are_named() {
     let f32s = |shape: &[usize]| make(DType::F32, shape);
     let (q, kv) = (f32s(&[2, 9, 4, 16]), f32s(&[2, 7, 2, 16]));
     let out = f32s(&[2, 9, 4, 16]);
-    let good = Attention { q: &q, k: &kv, v: &kv, out: &out, kv_len: 7, causal: true, scale: 1.0 };
+    let good = Attention { q: &q, k: &kv, v: &kv, out: &out, kv_len: 7, options: Options::causal(1.0) };
     gpu.run(|r| record(r, &good)).expect("k and v may be one tensor");
 
     let (flat, half) = (f32s(&[2, 9, 64]), make(DType::F16, &[2, 7, 2, 16]));
@@ -137,7 +137,7 @@ fn wrong_calls_are_named() {
         (Attention { v: &other, ..good }, "v is [1, 7, 2, 16], needs [2, 7, 2, 16]"),
         (Attention { out: &kv, ..good }, "out is [2, 7, 2, 16], needs [2, 9, 4, 16]"),
         (Attention { kv_len: 8, ..good }, "kv_len = 8, must be at most the capacity 7"),
-        (Attention { scale: f32::NAN, ..good }, "scale = NaN, must be finite"),
+        (Attention { options: Options::causal(f32::NAN), ..good }, "scale = NaN, must be finite"),
         (Attention { out: &q, ..good }, "one is read, one is written"),
     ];
     for (request, want) in wrong {
@@ -156,8 +156,7 @@ fn wrong_calls_are_named() {
         v: &long,
         out: &out,
         kv_len: 4000,
-        causal: false,
-        scale: 1.0,
+        options: Options::full(1.0),
         workspace: &enough,
     };
     gpu.run(|r| record_decode(r, &request)).expect("the workspace is long enough");
@@ -183,7 +182,7 @@ fn empty_calls_do_nothing() {
     );
     let out = gpu.alloc(DType::F32, &[1, 0, 4, 16]).expect("fits");
     let (q, k, v, out, workspace) = (&q, &kv, &kv, &out, &kv);
-    let request = AttentionDecode { q, k, v, out, kv_len: 7, causal: true, scale: 1.0, workspace };
+    let request = AttentionDecode { q, k, v, out, kv_len: 7, options: Options::causal(1.0), workspace };
     gpu.run(|r| record_any(r, &request)).expect("nothing to do");
 }
 

@@ -195,6 +195,58 @@ impl KvBlocks {
     }
 }
 
+/// Which rows of a [`KvBlocks`] belong to each of B sequences.
+#[derive(Clone, Copy, Debug)]
+pub enum Context<'a> {
+    /// Sequence b has the first `kv_len` rows of block b.
+    Contiguous { kv_len: usize },
+    /// The sequences have blocks in any order, some of them perhaps in common.
+    Paged {
+        /// U32 \[B or more, 1 + n\]: for each sequence the number of its rows, then that of up to n blocks, in order.
+        table: &'a Tensor,
+        /// No sequence has more rows than this, which is at most n blocks. It is what kernels are planned for.
+        longest: usize,
+    },
+}
+
+impl Context<'_> {
+    /// Checks it against a cache; the rows of the longest sequence.
+    pub(crate) fn check(self, kernel: &'static str, b: usize, blocks: usize, block: usize) -> Result<usize> {
+        match self {
+            Context::Contiguous { kv_len } => {
+                if b > blocks {
+                    let want = format!("at most the cache's {blocks} blocks, one for each");
+                    return Err(Error::shape(kernel, "number of sequences B", b, want));
+                }
+                if kv_len > block {
+                    let want = format!("at most the {block} rows of a block");
+                    return Err(Error::value(kernel, "kv_len", kv_len, want));
+                }
+                Ok(kv_len)
+            }
+            Context::Paged { table, longest } => {
+                table.expect(kernel, "table", &[DType::U32], table.shape())?;
+                let &[rows, columns] = table.shape() else {
+                    return Err(Error::shape(kernel, "table", table.shape(), "[B, 1 + blocks]"));
+                };
+                if rows < b || columns == 0 {
+                    let want = format!("[{b} or more, 1 + blocks]");
+                    return Err(Error::shape(kernel, "table", table.shape(), want));
+                }
+                index32(kernel, "words of table", table.len())?;
+                let room = if blocks == 0 { 0 } else { (columns - 1).saturating_mul(block) };
+                // Positions are signed in shaders.
+                let room = room.min(i32::MAX as usize);
+                if longest > room {
+                    let want = format!("at most the {room} rows that a row of table has room for");
+                    return Err(Error::value(kernel, "longest", longest, want));
+                }
+                Ok(longest)
+            }
+        }
+    }
+}
+
 /// New rows for a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct KvWrite<'a> {

@@ -10,7 +10,7 @@
 //!include "common/kv_decode.wgsl"
 
 struct Params {
-    sq: u32, kv_len: u32, heads: u32, kv_heads: u32,
+    sq: u32, kv_len: u32, heads: u32, kv_heads: u32, // kv_len: of the longest sequence (PAGED)
     d8: u32,           // pieces of a row of Q and K
     e8: u32,           // pieces of a row of V
     block_rows: u32,   // rows of the cache from one block (PAGED) or sequence to the next,
@@ -27,6 +27,7 @@ struct Params {
     half: u32,         // Q and out are f16
     scale: f32,        // with the factor log2 e
     soft_cap: f32,     // likewise; 0 for none
+    blocks: u32,       // PAGED: of the cache
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
@@ -172,7 +173,7 @@ fn locate(first_key: u32, last: u32, sequence: u32, head_row: u32) -> Four {
     let key = min(first_key, last & ~3u);
 #if PAGED
     let block = key / params.block;
-    let start = table[sequence * params.table + 1u + block] * params.block_rows;
+    let start = min(table[sequence * params.table + 1u + block], params.blocks - 1u) * params.block_rows;
     return Four(start + head_row + (key - block * params.block) * params.key_rows, min(last - key, 3u));
 #else
     return Four(sequence * params.block_rows + head_row + key * params.key_rows, min(last - key, 3u));
@@ -226,7 +227,7 @@ fn main(place: Place) {
     let sequence = pair / params.kv_heads;
     let head_row = head * params.head_rows;
 #if PAGED
-    let len = table[sequence * params.table];
+    let len = min(table[sequence * params.table], params.kv_len);
 #else
     let len = params.kv_len;
 #endif

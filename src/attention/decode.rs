@@ -1,0 +1,267 @@
+//! Attention of few queries: `attention_decode` over tensors or blocks, and the merge of its parts.
+
+use super::plan::Splits;
+use super::{
+    ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, check, check_q,
+    spec, within_u32,
+};
+use crate::device::Caps;
+use crate::error::{Error, Result};
+use crate::kernel::{Launch, Recorder, Tier};
+use crate::kv::{Context, KvFormat, KvShape};
+use crate::tensor::{DType, Tensor};
+
+/// Records attention of 1 to 8 queries: one launch, or two when the keys are split. The order of summation is fixed
+/// by the shapes and the adapter, so results repeat bit for bit.
+///
+/// # Errors
+/// As [`record`]; also [`Error::Shape`] for more than 8 queries or a short workspace, and [`Error::Limit`] for a
+/// workspace of 2³² elements.
+///
+/// ```no_run
+/// use wgmarlin::{DType, Gpu, attention};
+/// let gpu = Gpu::new()?;
+/// let q = gpu.tensor(&[1, 1, 2, 8], &[0.5f32; 16])?;
+/// let k = gpu.tensor(&[1, 4, 1, 8], &[0.25f32; 32])?;
+/// let v = gpu.tensor(&[1, 4, 1, 8], &[1.0f32; 32])?;
+/// let out = gpu.alloc(DType::F32, &[1, 1, 2, 8])?;
+/// // Sized once, for the capacity of the cache and the largest batch.
+/// let workspace = gpu.alloc(DType::F32, &[attention::workspace_len(&gpu, 1, 1, 2, 1, 8, 4)])?;
+/// gpu.run(|r| {
+///     let (q, k, v, out, workspace, scale) = (&q, &k, &v, &out, &workspace, 1.0 / 8f32.sqrt());
+///     let options = attention::Options::causal(scale);
+///     let request = attention::AttentionDecode { q, k, v, out, kv_len: 3, options, workspace };
+///     attention::record_decode(r, &request)
+/// })?;
+/// println!("{:?}", gpu.read::<f32>(&out)?);
+/// # Ok::<(), wgmarlin::Error>(())
+/// ```
+pub fn record_decode(recorder: &mut Recorder<'_, '_>, request: &AttentionDecode<'_>) -> Result<()> {
+    record_split(recorder, request, None)
+}
+
+/// Records attention over a cache in blocks: as [`record_decode`], with keys and values of any format, contiguous or
+/// paged, and sequences of different lengths.
+///
+/// Lengths and numbers of blocks in a table are not known when the call is recorded: a length past the longest or past
+/// its row of the table is cut off, and a number past the last block stands for the last.
+///
+/// # Errors
+/// [`Error::Shape`] or [`Error::Value`] naming the argument, [`Error::Limit`] from 2³² elements of q,
+/// [`Error::Unsupported`] for f16 queries without `SHADER_F16`.
+///
+/// ```no_run
+/// use wgmarlin::attention::{self, AttentionPaged, Options};
+/// use wgmarlin::kv::{Context, KvBlocks, KvFormat, KvShape};
+/// use wgmarlin::{DType, Gpu};
+/// let gpu = Gpu::new()?;
+/// let shape = KvShape { blocks: 4, kv_heads: 1, block: 16, d: 8, d_v: 8 };
+/// let cache = KvBlocks::new(&gpu, KvFormat::Int8, shape)?; // filled by kv::record
+/// // A sequence of 20 rows in blocks 3 and 0, one of 5 in block 1.
+/// let table = gpu.tensor(&[2, 3], &[20u32, 3, 0, 5, 1, 0])?;
+/// let q = gpu.tensor(&[2, 1, 4, 8], &[0.5f32; 64])?;
+/// let out = gpu.alloc(DType::F32, &[2, 1, 4, 8])?;
+/// let workspace = gpu.alloc(DType::F32, &[attention::workspace_len(&gpu, 2, 1, 4, 1, 8, 32)])?;
+/// gpu.run(|r| {
+///     let context = Context::Paged { table: &table, longest: 20 };
+///     let (q, cache, out, workspace) = (&q, &cache, &out, &workspace);
+///     let options = Options::causal(1.0 / 8f32.sqrt());
+///     attention::record_paged(r, &AttentionPaged { q, cache, context, out, options, workspace })
+/// })?;
+/// # Ok::<(), wgmarlin::Error>(())
+/// ```
+pub fn record_paged(recorder: &mut Recorder<'_, '_>, request: &AttentionPaged<'_>) -> Result<()> {
+    record_paged_split(recorder, request, None)
+}
+
+/// As [`record_decode`], with at most `splits` splits, or as many as planned.
+pub(super) fn record_split(
+    recorder: &mut Recorder<'_, '_>,
+    request: &AttentionDecode<'_>,
+    splits: Option<u32>,
+) -> Result<()> {
+    let kernel = ATTENTION_DECODE.name;
+    let AttentionDecode { q, k, v, out, options, workspace, .. } = *request;
+    let checked = check(kernel, &request.request())?;
+    if q.shape()[1] > MAX_DECODE {
+        return Err(Error::shape(kernel, "q's number of queries Sq", q.shape()[1], "at most 8"));
+    }
+    workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
+    let Some(s) = checked else { return Ok(()) };
+    let cache = Cache {
+        format: if s.dtype == DType::F16 { KvFormat::F16 } else { KvFormat::F32 },
+        k,
+        v,
+        scales: None,
+        table: None,
+        block_rows: s.capacity * s.hkv,
+        head_rows: 1,
+        key_rows: s.hkv,
+        block: 0,
+        blocks: 0,
+    };
+    launch(recorder, &s, &Operands { q, cache, out, workspace, options }, splits)
+}
+
+/// As [`record_paged`], likewise.
+pub(super) fn record_paged_split(
+    recorder: &mut Recorder<'_, '_>,
+    request: &AttentionPaged<'_>,
+    splits: Option<u32>,
+) -> Result<()> {
+    let kernel = ATTENTION_DECODE.name;
+    let AttentionPaged { q, cache, context, out, options, workspace } = *request;
+    let KvShape { blocks, kv_heads, block, d, d_v } = cache.shape;
+    cache.check(kernel)?;
+    let [b, sq, hq, width] = check_q(kernel, q)?;
+    if width != d {
+        return Err(Error::shape(kernel, "q's head size D", width, format!("the cache's {d}")));
+    }
+    if hq % kv_heads != 0 {
+        let want = format!("a multiple of the cache's {kv_heads}");
+        return Err(Error::shape(kernel, "q's number of heads Hq", hq, want));
+    }
+    out.expect(kernel, "out", &[q.dtype()], &[b, sq, hq, d_v])?;
+    within_u32("attention_decode: out", out.len() as u64)?;
+    options.check(kernel)?;
+    let kv_len = context.check(kernel, b, blocks, block)?;
+    workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
+    if q.is_empty() {
+        return Ok(());
+    }
+    // Bounded by lengths that were checked, here and when the cache was made.
+    let [b, sq, hq, hkv, d, d_v, kv_len] = [b, sq, hq, kv_heads, d, d_v, kv_len].map(|n| n as u32);
+    let [block, blocks] = if cache.k.is_empty() { [0, 0] } else { [block, blocks].map(|n| n as u32) };
+    let s = Sizes { dtype: q.dtype(), b, sq, hq, hkv, d, d_v, capacity: block, kv_len };
+    let cache = Cache {
+        format: cache.format,
+        k: &cache.k,
+        v: &cache.v,
+        scales: cache.format.quantised().then_some(&cache.scales),
+        table: match context {
+            Context::Contiguous { .. } => None,
+            Context::Paged { table, .. } => Some(table),
+        },
+        block_rows: hkv * block,
+        head_rows: block,
+        key_rows: 1,
+        block,
+        blocks,
+    };
+    launch(recorder, &s, &Operands { q, cache, out, workspace, options }, splits)
+}
+
+/// Keys and values as the shader sees them: rows, and the steps from row to row.
+struct Cache<'a> {
+    format: KvFormat,
+    k: &'a Tensor,
+    v: &'a Tensor,
+    scales: Option<&'a Tensor>,
+    table: Option<&'a Tensor>,
+    block_rows: u32,
+    head_rows: u32,
+    key_rows: u32,
+    block: u32,
+    blocks: u32,
+}
+
+struct Operands<'a> {
+    q: &'a Tensor,
+    cache: Cache<'a>,
+    out: &'a Tensor,
+    workspace: &'a Tensor,
+    options: Options,
+}
+
+/// Lanes that every subgroup has at least: Intel's compiler chooses 8, 16 or 32 for each shader anew.
+fn narrowest_subgroup(caps: &Caps) -> u32 {
+    const INTEL: u32 = 0x8086;
+    caps.subgroup_size.min(if caps.vendor == INTEL { 8 } else { 16 })
+}
+
+/// One launch, or two if the keys are split.
+fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: Option<u32>) -> Result<()> {
+    let kernel = ATTENTION_DECODE.name;
+    let Operands { q, cache, out, workspace, options } = o;
+    let splits = match splits {
+        Some(most) => Splits::of(s.kv_len, most),
+        None => Splits::plan(recorder.gpu().caps(), s),
+    };
+    // Fits: q's elements do.
+    let all_rows = s.b * s.sq * s.hq;
+    let need = splits.workspace(u64::from(all_rows), u64::from(s.d_v));
+    within_u32("attention_decode: workspace", need)?;
+    if (workspace.len() as u64) < need {
+        let want = format!("at least {need} elements (workspace_len)");
+        return Err(Error::shape(kernel, "workspace's length", workspace.len(), want));
+    }
+    if workspace.overlaps(out) {
+        return Err(Error::shape(kernel, "workspace", "overlapping out", "memory of its own"));
+    }
+    let subgroup = narrowest_subgroup(recorder.gpu().caps());
+    let store = spec::Store { format: cache.format, paged: cache.table.is_some() };
+    let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), s.d.max(s.d_v), subgroup);
+    let (tier, defines, needs) =
+        recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|(v, _)| v.into()))?;
+    let served = plan(tier).map_or(1, |(_, rows)| rows);
+    let tiles = s.rows().div_ceil(served);
+    let groups = s.b * s.hkv * tiles * splits.count;
+    // The softmax is taken to base 2.
+    let log2_e = std::f32::consts::LOG2_E;
+    recorder.launch(Launch {
+        spec: &ATTENTION_DECODE,
+        tier,
+        defines,
+        needs,
+        binds: &[q, cache.k, cache.v, cache.scales.unwrap_or(q), cache.table.unwrap_or(q), out, workspace],
+        params: spec::DecodeParams {
+            sq: s.sq,
+            kv_len: s.kv_len,
+            heads: s.hq,
+            kv_heads: s.hkv,
+            d8: s.d / 8,
+            e8: s.d_v / 8,
+            block_rows: cache.block_rows,
+            head_rows: cache.head_rows,
+            key_rows: cache.key_rows,
+            block: cache.block,
+            table: cache.table.map_or(0, |table| table.cols() as u32),
+            tiles,
+            splits: splits.count,
+            groups,
+            // Fits: within_u32 has looked at the whole workspace; unused with one split.
+            stats: if splits.count > 1 { all_rows * splits.count * s.d_v } else { 0 },
+            causal: u32::from(options.causal),
+            window: options.window_word(s.kv_len),
+            half: u32::from(s.dtype == DType::F16),
+            scale: options.scale * log2_e,
+            soft_cap: options.soft_cap.map_or(0.0, |cap| cap * log2_e),
+            blocks: cache.blocks,
+        },
+        groups: u64::from(groups),
+    })?;
+    if splits.count > 1 {
+        merge(recorder, workspace, out, all_rows, splits.count, s.d_v)?;
+    }
+    Ok(())
+}
+
+pub(super) fn merge(
+    recorder: &mut Recorder<'_, '_>,
+    workspace: &Tensor,
+    out: &Tensor,
+    rows: u32,
+    splits: u32,
+    d: u32,
+) -> Result<()> {
+    let (defines, needs) = spec::merge_variant(out.dtype()).into();
+    recorder.launch(Launch {
+        spec: &ATTENTION_MERGE,
+        tier: Tier::Base,
+        defines,
+        needs,
+        binds: &[workspace, out],
+        params: spec::MergeParams { rows, splits, d4: d / 4 },
+        groups: u64::from(rows),
+    })
+}
