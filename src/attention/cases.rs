@@ -72,7 +72,8 @@ pub(super) fn decode_cases() -> Vec<Case> {
         (Perf, 1, 1, 32, 8, 128, 4096, 0, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 32_768, 0, true, Normal),
     ];
-    let mut all = cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Decode(None)));
+    let mut all =
+        cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Decode(None)));
     // As the adapter would never split them: many and short, more splits than fit a subgroup, one.
     let forced: &[(u32, Shape)] = &[
         (7, (Full, 2, 8, 3, 1, 40, 20, 1, true, Normal)),
@@ -81,7 +82,9 @@ pub(super) fn decode_cases() -> Vec<Case> {
         (1, (Full, 1, 1, 8, 1, 128, 1100, 2, true, Normal)),
     ];
     for dtype in DTYPES {
-        all.extend(forced.iter().map(|(n, shape)| attention_case(*shape, PLAIN, dtype, Call::Decode(Some(*n)))));
+        all.extend(
+            forced.iter().map(|(n, shape)| attention_case(*shape, PLAIN, dtype, Call::Decode(Some(*n)))),
+        );
         all.extend(extra_cases(dtype, Call::Decode(None)));
     }
     all.extend(paged_cases());
@@ -222,7 +225,13 @@ fn cached(p: &Problem, mut values: Vec<f32>) -> Vec<f32> {
 }
 
 /// Queries and keys (`rows` of them, `heads` at a time) of [`Large`].
-pub(super) fn large(random: &mut Random, queries: usize, rows: usize, heads: usize, d: usize) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn large(
+    random: &mut Random,
+    queries: usize,
+    rows: usize,
+    heads: usize,
+    d: usize,
+) -> (Vec<f32>, Vec<f32>) {
     let mut integer = |most: usize| random.below(2 * most + 1) as f32 - most as f32;
     let q = (0..queries).map(|_| integer(8)).collect();
     let mut k: Vec<f32> = (0..rows * d).map(|_| integer(2000)).collect();

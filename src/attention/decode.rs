@@ -2,8 +2,8 @@
 
 use super::plan::Splits;
 use super::{
-    ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, check, check_q,
-    spec, within_u32,
+    ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, check,
+    check_q, spec, within_u32,
 };
 use crate::device::Caps;
 use crate::error::{Error, Result};

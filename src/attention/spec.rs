@@ -182,7 +182,8 @@ pub(super) fn decode_variant(
 }
 
 fn decode_variants(tier: Tier) -> Vec<Variant> {
-    let stores = KvFormat::ALL.into_iter().flat_map(|format| [false, true].map(|paged| Store { format, paged }));
+    let stores =
+        KvFormat::ALL.into_iter().flat_map(|format| [false, true].map(|paged| Store { format, paged }));
     let mut variants: Vec<Variant> = Vec::new();
     for store in stores {
         let dtype = if store.format == KvFormat::F16 { DType::F16 } else { DType::F32 };

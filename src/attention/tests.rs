@@ -5,6 +5,7 @@ use super::plan::Splits;
 use super::*;
 use crate::Gpu;
 use crate::kernel::Random;
+use crate::kv::{KvFormat, KvShape};
 
 /// Operands of [1, sq, 4, 40] queries over [1, 150, 2, 40], f32.
 struct Operands {
@@ -33,7 +34,8 @@ fn operands(sq: usize) -> Operands {
 impl Operands {
     fn prefill(&self, q: &Tensor, kv_len: usize) -> Vec<f32> {
         let out = self.gpu.alloc(DType::F32, q.shape()).expect("fits");
-        let request = Attention { q, k: &self.k, v: &self.v, out: &out, kv_len, options: Options::causal(SCALE) };
+        let request =
+            Attention { q, k: &self.k, v: &self.v, out: &out, kv_len, options: Options::causal(SCALE) };
         self.gpu.run(|r| record(r, &request)).expect("runs");
         self.gpu.read(&out).expect("reads")
     }
@@ -102,8 +104,15 @@ fn one_call_serves_both() {
     for range in [0..12, 4..12] {
         let q = &o.queries(range.clone());
         let out = &o.gpu.alloc(DType::F32, q.shape()).expect("fits");
-        let request =
-            AttentionDecode { q, k: &o.k, v: &o.v, out, kv_len: 60, options: Options::causal(SCALE), workspace };
+        let request = AttentionDecode {
+            q,
+            k: &o.k,
+            v: &o.v,
+            out,
+            kv_len: 60,
+            options: Options::causal(SCALE),
+            workspace,
+        };
         let mut used = Vec::new();
         let run = o.gpu.run(|r| record_any(r, &request).map(|()| used = r.used().to_vec()));
         run.expect("runs");
@@ -171,6 +180,83 @@ fn wrong_calls_are_named() {
         let error = gpu.run(|r| record_decode(r, &request)).expect_err(want).to_string();
         assert!(error.starts_with("attention_decode: ") && error.contains(want), "{error} is not {want}");
     }
+}
+
+#[test]
+fn wrong_calls_over_blocks_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
+    let shape = KvShape { blocks: 4, kv_heads: 2, block: 8, d: 16, d_v: 24 };
+    let cache = KvBlocks::new(&gpu, KvFormat::Int4, shape).expect("fits");
+    let (q, out) = (f32s(&[2, 1, 4, 16]), f32s(&[2, 1, 4, 24]));
+    let (table, one) =
+        (gpu.tensor(&[2, 3], &[0u32; 6]).expect("fits"), gpu.tensor(&[1, 3], &[0u32; 3]).expect("fits"));
+    let paged = |table, longest| Context::Paged { table, longest };
+    let good = AttentionPaged {
+        q: &q,
+        cache: &cache,
+        context: paged(&table, 16),
+        out: &out,
+        options: Options::causal(1.0),
+        workspace: &f32s(&[0]),
+    };
+    gpu.run(|r| record_paged(r, &good)).expect("a right call");
+    let (three, wide, five) = (f32s(&[2, 1, 3, 16]), f32s(&[2, 1, 4, 24]), f32s(&[5, 1, 4, 16]));
+    let five_out = f32s(&[5, 1, 4, 24]);
+    let other = KvBlocks { format: KvFormat::Int8, ..cache.clone() };
+    let options = |options| AttentionPaged { options, ..good };
+    let causal = Options::causal(1.0);
+    let wrong = [
+        (
+            AttentionPaged { q: &three, ..good },
+            "q's number of heads Hq is 3, needs a multiple of the cache's 2",
+        ),
+        (AttentionPaged { q: &wide, ..good }, "q's head size D is 24, needs the cache's 16"),
+        (AttentionPaged { out: &q, ..good }, "out is [2, 1, 4, 16], needs [2, 1, 4, 24]"),
+        (AttentionPaged { cache: &other, ..good }, "cache's k is [4, 2, 8, 2], needs [4, 2, 8, 4]"),
+        (
+            AttentionPaged { context: paged(&one, 16), ..good },
+            "table is [1, 3], needs [2 or more, 1 + blocks]",
+        ),
+        (AttentionPaged { context: paged(&q, 16), ..good }, "table's dtype is F32"),
+        (AttentionPaged { context: paged(&table, 17), ..good }, "longest = 17, must be at most the 16 rows"),
+        (
+            AttentionPaged { context: Context::Contiguous { kv_len: 9 }, ..good },
+            "kv_len = 9, must be at most the 8",
+        ),
+        (
+            AttentionPaged { q: &five, out: &five_out, context: Context::Contiguous { kv_len: 8 }, ..good },
+            "number of sequences B is 5, needs at most the cache's 4 blocks",
+        ),
+        (options(Options { window: Some(0), ..causal }), "window = 0, must be at least 1"),
+        (options(Options { window: Some(3), ..Options::full(1.0) }), "window = 3, must be None"),
+        (options(Options { soft_cap: Some(0.0), ..causal }), "soft_cap = 0.0, must be positive"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record_paged(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("attention_decode: ") && error.contains(want), "{error} is not {want}");
+    }
+}
+
+/// What stands in a table is not known when a call is recorded; nothing outside of the cache may be touched.
+#[test]
+fn wild_tables_stay_inside() {
+    let gpu = Gpu::new().expect("an adapter");
+    let shape = KvShape { blocks: 2, kv_heads: 1, block: 8, d: 8, d_v: 8 };
+    let cache = KvBlocks::new(&gpu, KvFormat::F32, shape).expect("fits");
+    for (pool, value) in [(&cache.k, 0.5f32), (&cache.v, 3.0)] {
+        gpu.write(pool, &[value.to_bits(); 128]).expect("as long");
+    }
+    // Longer than a line of the table, in blocks that do not exist.
+    let table = gpu.tensor(&[1, 3], &[1_000_000u32, 77, u32::MAX]).expect("fits");
+    let q = gpu.tensor(&[1, 1, 1, 8], &[1f32; 8]).expect("fits");
+    let (out, workspace) =
+        (gpu.alloc(DType::F32, &[1, 1, 1, 8]).expect("fits"), gpu.alloc(DType::F32, &[0]).expect("fits"));
+    let (q, cache, out, workspace) = (&q, &cache, &out, &workspace);
+    let (context, options) = (Context::Paged { table: &table, longest: 16 }, Options::causal(1.0));
+    gpu.run(|r| record_paged(r, &AttentionPaged { q, cache, context, out, options, workspace }))
+        .expect("runs");
+    assert_eq!(gpu.read::<f32>(out).expect("reads"), [3.0; 8]);
 }
 
 #[test]
