@@ -1,13 +1,15 @@
 //! Cases of `attention`, `attention_decode` over tensors, and `attention_merge`.
 
 use super::cpu::{self, Problem};
-use super::decode::{merge, record_split};
+use super::decode::{Parts, merge, record_split};
+use super::extra::{BiasOf, Extra, PLAIN};
 use super::paged_cases::paged_cases;
 use super::plan::Splits;
 use super::spec::DTYPES;
-use super::{Attention, AttentionDecode, Options, record, workspace_len};
-use crate::kernel::{Case, Check, Cost, Level, Prepared, Random, Rule};
+use super::{Attention, AttentionDecode, record};
+use crate::kernel::{Case, Check, Cost, Level, Prepared, Random, Recorder, Rule};
 use crate::tensor::DType;
+use std::sync::Arc;
 
 /// Operands of a case.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,7 +51,9 @@ pub(super) fn prefill_cases() -> Vec<Case> {
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 2048, 32, 8, 128, 2048, 0, true, Normal),
     ];
-    cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Prefill))
+    let mut all = cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Prefill));
+    all.extend(DTYPES.into_iter().flat_map(|dtype| extra_cases(dtype, Call::Prefill)));
+    all
 }
 
 pub(super) fn decode_cases() -> Vec<Case> {
@@ -104,53 +108,48 @@ enum Call {
     Decode(Option<u32>),
 }
 
-/// What a case asks of [`Options`] beyond the mask.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Extra {
-    pub window: Option<usize>,
-    pub soft_cap: Option<f32>,
-}
-const PLAIN: Extra = Extra { window: None, soft_cap: None };
-
-impl Extra {
-    /// The problem with these options, and its options.
-    pub fn apply(self, problem: &mut Problem) -> Options {
-        let Extra { window, soft_cap } = self;
-        (problem.window, problem.soft_cap) = (window, soft_cap);
-        Options { window, soft_cap, scale: problem.scale, causal: problem.causal }
-    }
-
-    pub fn label(self) -> String {
-        let window = self.window.map(|n| format!(", window {n}"));
-        let cap = self.soft_cap.map(|cap| format!(", cap {cap}"));
-        [window, cap].into_iter().flatten().collect()
-    }
-}
-
 fn extra_cases(dtype: DType, call: Call) -> Vec<Case> {
     let window = |n| Extra { window: Some(n), ..PLAIN };
     let cap = |cap| Extra { soft_cap: Some(cap), ..PLAIN };
+    let bias = |of| Extra { bias: Some(of), ..PLAIN };
+    let (sunk, summed) = (Extra { sinks: true, ..PLAIN }, Extra { lse: true, ..PLAIN });
+    let all = Extra {
+        window: Some(70),
+        soft_cap: Some(2.0),
+        bias: Some(BiasOf::All),
+        sinks: true,
+        lse: true,
+        d_v: 0,
+    };
     let shapes: &[(Shape, Extra)] = &[
-        ((Quick, 2, 3, 4, 2, 64, 50, 3, true, Normal), Extra { window: Some(9), soft_cap: Some(3.0) }),
+        ((Quick, 2, 3, 4, 2, 64, 150, 3, true, Normal), all),
         ((Full, 1, 5, 3, 1, 40, 133, 3, true, Normal), window(1)),
-        ((Full, 1, 8, 2, 2, 64, 300, 0, true, Normal), window(2)),
-        ((Full, 1, 7, 4, 1, 96, 700, 0, true, Normal), window(130)),
+        ((Full, 1, 7, 2, 2, 64, 300, 0, true, Normal), window(2)),
+        ((Full, 1, 8, 4, 1, 96, 700, 0, true, Normal), window(130)),
         ((Full, 1, 4, 2, 2, 8, 90, 0, true, Normal), window(90)),
         // Queries before the first key see nothing, with and without a window.
-        ((Full, 1, 8, 2, 1, 16, 5, 0, true, Normal), window(3)),
+        ((Full, 1, 8, 2, 1, 16, 5, 0, true, Normal), Extra { lse: true, ..window(3) }),
+        ((Full, 1, 8, 2, 1, 16, 5, 0, true, Normal), Extra { d_v: 80, ..sunk }),
+        ((Full, 2, 3, 2, 1, 64, 0, 2, true, Normal), all),
         ((Full, 2, 6, 8, 2, 128, 301, 1, false, Normal), cap(0.5)),
         ((Full, 1, 3, 2, 1, 64, 64, 0, true, Large), cap(30.0)),
+        ((Full, 2, 1, 6, 2, 64, 200, 1, true, Normal), bias(BiasOf::Heads)),
+        ((Full, 3, 4, 2, 1, 128, 70, 1, false, Normal), bias(BiasOf::Queries)),
+        ((Full, 1, 2, 2, 1, 64, 300, 3, true, Large), Extra { sinks: true, ..summed }),
+        ((Full, 2, 7, 3, 3, 32, 65, 0, true, Normal), summed),
+        ((Full, 1, 4, 2, 1, 192, 40, 1, true, Normal), Extra { d_v: 128, ..PLAIN }),
+        ((Full, 2, 4, 2, 1, 40, 140, 1, true, Normal), Extra { d_v: 256, ..all }),
     ];
     shapes.iter().map(|&(shape, extra)| attention_case(shape, extra, dtype, call)).collect()
 }
 
 fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case {
     let (level, b, sq, hq, hkv, d, kv_len, spare, causal, data) = shape;
+    // Few queries are what decoding takes; tiles of many have edges.
+    let sq = if matches!(call, Call::Prefill) && extra != PLAIN { 11 * sq + 1 } else { sq };
     let capacity = kv_len + spare;
     let scale = if data == Large { 1.0 } else { 1.0 / (d as f32).sqrt() };
-    let lens = vec![kv_len; b];
-    let mut p = Problem { sq, hq, hkv, d, d_v: d, capacity, lens, causal, scale, ..Problem::default() };
-    let options = extra.apply(&mut p);
+    let d_v = if extra.d_v == 0 { d } else { extra.d_v };
     let mut label = format!("{b}×{sq} over {kv_len}/{capacity}, heads {hq}/{hkv}×{d}");
     if causal {
         label += ", causal";
@@ -164,26 +163,27 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
     }
     Case::new(level, dtype.wgsl(), label, move |gpu, copies| {
         let mut random = Random::new((sq * 31 + kv_len * 7 + d + hq) as u64);
-        let elements = 2 * b * (sq * hq + kv_len * hkv) * d;
-        let cost = Cost { bytes: (elements * dtype.size()) as u64, flops: (4 * p.pairs() * d) as u64 };
-        let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost };
-        for copy in 0..copies {
-            let p = p.clone();
+        let lens = vec![kv_len; b];
+        let mut p = Problem { sq, hq, hkv, d, d_v, capacity, lens, causal, scale, ..Problem::default() };
+        let elements = b * (sq * hq + kv_len * hkv) * (d + d_v);
+        let flops = (2 * p.pairs() * (d + d_v)) as u64;
+        Prepared::sets(copies, Cost { bytes: (elements * dtype.size()) as u64, flops }, || {
             let (q, k) = match data {
                 Normal => (
                     random.values(b * sq * hq * d, dtype),
-                    cached(&p, random.values(b * capacity * hkv * d, dtype)),
+                    cached(&p, random.values(b * capacity * hkv * d, dtype), d),
                 ),
                 Large => {
                     let (q, k) = large(&mut random, b * sq * hq * d, b * capacity * hkv, hkv, d);
-                    (q, cached(&p, k))
+                    (q, cached(&p, k, d))
                 }
             };
-            let v = cached(&p, random.values(b * capacity * hkv * d, dtype));
+            let v = cached(&p, random.values(b * capacity * hkv * d_v, dtype), d_v);
+            let extras = extra.apply(gpu, &mut p, &mut random)?;
             let q_gpu = gpu.floats(dtype, &[b, sq, hq, d], &q)?;
             let k_gpu = gpu.floats(dtype, &[b, capacity, hkv, d], &k)?;
-            let v_gpu = gpu.floats(dtype, &[b, capacity, hkv, d], &v)?;
-            let out = gpu.output(dtype, &[b, sq, hq, d])?;
+            let v_gpu = gpu.floats(dtype, &[b, capacity, hkv, d_v], &v)?;
+            let out = gpu.output(dtype, &[b, sq, hq, d_v])?;
             let splits = match call {
                 Call::Decode(most) => most,
                 Call::Prefill => None,
@@ -191,18 +191,16 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
             let room = match (call, splits) {
                 (Call::Prefill, _) => 0,
                 (_, Some(most)) => {
-                    Splits::of(kv_len as u32, most).workspace((b * sq * hq) as u64, d as u64) as usize
+                    Splits::of(kv_len as u32, most).workspace((b * sq * hq) as u64, d_v as u64) as usize
                 }
                 // As an application sizes it: for the capacity.
-                _ => workspace_len(gpu, b, sq, hq, hkv, d, capacity),
+                _ => extra.workspace(gpu, [b, sq, hq, hkv], d_v, capacity),
             };
             let workspace = gpu.output(DType::F32, &[room])?;
-            if copy == 0 {
-                let rule = Rule::stored_in(dtype);
-                prepared.checks.push(Check::new("out", &out, rule, move || cpu::attention(&q, &k, &v, &p)));
-            }
-            prepared.launches.push(Box::new(move |recorder| {
+            let checks = extras.checks(&p, q, k, v, &out);
+            let launch = move |recorder: &mut Recorder<'_, '_>| {
                 let (q, k, v, out, workspace) = (&q_gpu, &k_gpu, &v_gpu, &out, &workspace);
+                let options = extras.options();
                 match call {
                     Call::Prefill => record(recorder, &Attention { q, k, v, out, kv_len, options }),
                     Call::Decode(_) => {
@@ -210,16 +208,16 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
                         record_split(recorder, &request, splits)
                     }
                 }
-            }));
-        }
-        Ok(prepared)
+            };
+            Ok((launch, checks))
+        })
     })
 }
 
 /// Values of a cache, NaN behind the keys: nothing of that may be used.
-fn cached(p: &Problem, mut values: Vec<f32>) -> Vec<f32> {
-    for (batch, len) in values.chunks_mut((p.capacity * p.hkv * p.d).max(1)).zip(&p.lens) {
-        batch[len * p.hkv * p.d..].fill(f32::NAN);
+fn cached(p: &Problem, mut values: Vec<f32>, d: usize) -> Vec<f32> {
+    for (batch, len) in values.chunks_mut((p.capacity * p.hkv * d).max(1)).zip(&p.lens) {
+        batch[len * p.hkv * d..].fill(f32::NAN);
     }
     values
 }
@@ -243,25 +241,27 @@ pub(super) fn large(
 }
 
 pub(super) fn merge_cases() -> Vec<Case> {
-    let shapes: &[(Level, usize, usize, usize)] = &[
-        (Quick, 4, 3, 64),
-        (Full, 1, 2, 8),
-        (Full, 3, 31, 40),
-        (Full, 2, 255, 80),
-        (Full, 5, 256, 256),
-        (Full, MANY, 2, 8),
-        (Perf, 32, 50, 128),
+    let shapes: &[(Level, usize, usize, usize, bool)] = &[
+        (Quick, 4, 3, 64, false),
+        (Quick, 6, 2, 64, true),
+        (Full, 1, 2, 8, false),
+        (Full, 3, 31, 40, true),
+        (Full, 2, 255, 80, false),
+        (Full, 5, 256, 256, true),
+        (Full, MANY, 2, 8, false),
+        (Perf, 32, 50, 128, false),
     ];
     cases(shapes, |s| s.1, merge_case)
 }
 
-fn merge_case((level, rows, splits, d): (Level, usize, usize, usize), dtype: DType) -> Case {
-    Case::new(level, dtype.wgsl(), format!("{rows} rows, {splits} splits × {d}"), move |gpu, copies| {
+/// Rows of two heads, with sinks and sums if `more`.
+fn merge_case((level, rows, splits, d, more): (Level, usize, usize, usize, bool), dtype: DType) -> Case {
+    let label = format!("{rows} rows, {splits} splits × {d}{}", if more { ", sinks, lse" } else { "" });
+    Case::new(level, dtype.wgsl(), label, move |gpu, copies| {
         let mut random = Random::new((rows * 7 + splits * 3 + d) as u64);
         let bytes = 4 * rows * splits * (d + 2) + rows * d * dtype.size();
         let cost = Cost { bytes: bytes as u64, flops: (2 * rows * splits * d) as u64 };
-        let mut prepared = Prepared { launches: Vec::new(), checks: Vec::new(), cost };
-        for copy in 0..copies {
+        Prepared::sets(copies, cost, || {
             let mut sums = random.values(rows * splits * d, DType::F32);
             // Every fifth split of a row, and the whole of the last row, saw no key.
             let mut stats: Vec<[f32; 2]> =
@@ -274,17 +274,22 @@ fn merge_case((level, rows, splits, d): (Level, usize, usize, usize), dtype: DTy
             all.extend(stats.as_flattened());
             all.resize(all.len().next_multiple_of(4), f32::NAN);
             let workspace = gpu.tensor(&[all.len()], &all)?;
-            let out = gpu.output(dtype, &[rows, d])?;
-            if copy == 0 {
-                let rule = Rule::stored_in(dtype);
-                prepared
-                    .checks
-                    .push(Check::new("out", &out, rule, move || cpu::merge(&sums, &stats, splits, d)));
+            let (out, lse) = (gpu.output(dtype, &[rows, d])?, gpu.output(DType::F32, &[rows])?);
+            let sinks = more.then_some([1.5f32, -0.5]);
+            let sinks_gpu = gpu.tensor(&[2], &sinks.unwrap_or_default())?;
+            let twin = Arc::new(cpu::merge(&sums, &stats, splits, d, |row| sinks.map(|s| s[row % 2])));
+            let same = twin.clone();
+            let mut checks = vec![Check::new("out", &out, Rule::stored_in(dtype), move || twin.0.clone())];
+            if more {
+                checks.push(Check::new("lse", &lse, Rule::stored_in(DType::F32), move || same.1.clone()));
             }
-            prepared.launches.push(Box::new(move |recorder| {
-                merge(recorder, &workspace, &out, rows as u32, splits as u32, d as u32)
-            }));
-        }
-        Ok(prepared)
+            let launch = move |recorder: &mut Recorder<'_, '_>| {
+                let (workspace, out, rows, splits, d) =
+                    (&workspace, &out, rows as u32, splits as u32, d as u32);
+                let parts = Parts { workspace, out, rows, splits, d, heads: 2 };
+                merge(recorder, &parts, more.then_some(&sinks_gpu), more.then_some(&lse))
+            };
+            Ok((launch, checks))
+        })
     })
 }

@@ -20,6 +20,10 @@ pub struct Problem {
     pub scale: f32,
     pub window: Option<usize>,
     pub soft_cap: Option<f32>,
+    /// [B, Hq, Sq, keys] as far as they are not 1, and these four sizes.
+    pub bias: Option<(Vec<f32>, [usize; 4])>,
+    /// [Hq]
+    pub sinks: Option<Vec<f32>>,
 }
 
 impl Problem {
@@ -41,47 +45,97 @@ impl Problem {
     }
 }
 
+/// A query: its sequence, its place there, its head.
+type Query = (usize, usize, usize);
+
+impl Problem {
+    fn query(&self, n: usize) -> Query {
+        (n / self.hq / self.sq, n / self.hq % self.sq, n % self.hq)
+    }
+
+    fn queries(&self) -> usize {
+        self.lens.len() * self.sq * self.hq
+    }
+
+    /// The row of the cache that holds key `j` of a query.
+    fn row(&self, (b, _, h): Query, j: usize) -> usize {
+        (b * self.capacity + j) * self.hkv + h / (self.hq / self.hkv)
+    }
+
+    /// Scores of the keys that a query sees, and of the sink behind them.
+    fn scores(&self, query: &[f32], k: &[f32], (b, i, h): Query) -> Vec<f64> {
+        let score = |j: usize| {
+            let key = &k[self.row((b, i, h), j) * self.d..];
+            let dot: f64 = query.iter().zip(key).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
+            let score = dot * f64::from(self.scale);
+            let capped = self.soft_cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+            let bias = self.bias.as_ref().map_or(0.0, |(bias, [of_b, of_h, of_q, keys])| {
+                bias[((b % of_b * of_h + h % of_h) * of_q + i % of_q) * keys + j]
+            });
+            capped + f64::from(bias)
+        };
+        let sink = self.sinks.as_ref().map(|sinks| f64::from(sinks[h]));
+        self.visible(b, i).map(score).chain(sink).collect()
+    }
+}
+
+/// The largest of the scores, and Σ exp(score − largest).
+fn sum(scores: &[f64]) -> (f64, f64) {
+    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (most, scores.iter().map(|s| (s - most).exp()).sum())
+}
+
 /// The reference: plain softmax over all scores of a row, rows in parallel. A row that sees no key is 0.
 pub fn attention(q: &[f32], k: &[f32], v: &[f32], p: &Problem) -> Vec<f64> {
     let row = |n: usize| {
-        let (b, i, h) = (n / p.hq / p.sq, n / p.hq % p.sq, n % p.hq);
-        let query = &q[n * p.d..][..p.d];
-        let at = |j: usize| (b * p.capacity + j) * p.hkv + h / (p.hq / p.hkv);
-        let score = |j: usize| {
-            let key = &k[at(j) * p.d..];
-            let dot: f64 = query.iter().zip(key).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
-            let cap = |s: f64, cap: f32| f64::from(cap) * (s / f64::from(cap)).tanh();
-            p.soft_cap.map_or(dot * f64::from(p.scale), |c| cap(dot * f64::from(p.scale), c))
-        };
-        let keys = p.visible(b, i);
-        let scores: Vec<f64> = keys.clone().map(score).collect();
-        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let query = p.query(n);
+        let scores = p.scores(&q[n * p.d..][..p.d], k, query);
+        let (most, total) = sum(&scores);
         let mut out = vec![0.0; p.d_v];
-        for (j, weight) in keys.zip(&weights) {
-            let value = &v[at(j) * p.d_v..];
-            out.iter_mut().zip(value).for_each(|(o, &x)| *o += weight / total * f64::from(x));
+        for (j, score) in p.visible(query.0, query.1).zip(&scores) {
+            let weight = (score - most).exp() / total;
+            let value = &v[p.row(query, j) * p.d_v..];
+            out.iter_mut().zip(value).for_each(|(o, &x)| *o += weight * f64::from(x));
         }
         out
     };
-    (0..p.lens.len() * p.sq * p.hq).into_par_iter().flat_map_iter(row).collect()
+    (0..p.queries()).into_par_iter().flat_map_iter(row).collect()
+}
+
+/// The reference of the LSE output: ln Σ exp(score), or the −1e30 that stands for ln 0.
+pub fn lse(q: &[f32], k: &[f32], p: &Problem) -> Vec<f64> {
+    let row = |n: usize| {
+        let (most, total) = sum(&p.scores(&q[n * p.d..][..p.d], k, p.query(n)));
+        if total > 0.0 { most + total.ln() } else { f64::from(-1e30f32) }
+    };
+    (0..p.queries()).into_par_iter().map(row).collect()
 }
 
 /// The reference of the merge: Σ 2^max·sums / Σ 2^max·total over the splits of each row.
-/// `sums` is [rows, splits, D], `stats` [rows, splits, (max, total)].
-pub(super) fn merge(sums: &[f32], stats: &[[f32; 2]], splits: usize, d: usize) -> Vec<f64> {
-    let mut out = Vec::new();
-    for (sums, stats) in sums.chunks(splits * d).zip(stats.chunks(splits)) {
-        let most = stats.iter().map(|s| f64::from(s[0])).fold(f64::NEG_INFINITY, f64::max);
+/// `sums` is [rows, splits, D], `stats` [rows, splits, (max, total)], `sink` (of the natural logarithm) of each row, if
+/// there are any. Gives the rows and ln of their totals.
+pub(super) fn merge(
+    sums: &[f32],
+    stats: &[[f32; 2]],
+    splits: usize,
+    d: usize,
+    sink: impl Fn(usize) -> Option<f32>,
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut out, mut lse) = (Vec::new(), Vec::new());
+    for (row, (sums, stats)) in sums.chunks(splits * d).zip(stats.chunks(splits)).enumerate() {
+        let sink = sink(row).map_or(f64::from(-1e30f32), |s| f64::from(s) / std::f64::consts::LN_2);
+        let most = stats.iter().map(|s| f64::from(s[0])).fold(sink, f64::max);
         let weight = |s: &[f32; 2]| (f64::from(s[0]) - most).exp2();
-        let total: f64 = stats.iter().map(|s| weight(s) * f64::from(s[1])).sum();
+        let of_sink = if sink > -1e29 { (sink - most).exp2() } else { 0.0 };
+        let total = stats.iter().map(|s| weight(s) * f64::from(s[1])).sum::<f64>() + of_sink;
         for c in 0..d {
             let sum: f64 = stats.iter().zip(sums.chunks(d)).map(|(s, x)| weight(s) * f64::from(x[c])).sum();
             out.push(if total > 0.0 { sum / total } else { 0.0 });
         }
+        let ln = (most + total.log2()) * std::f64::consts::LN_2;
+        lse.push(if total > 0.0 { ln } else { f64::from(-1e30f32) });
     }
-    out
+    (out, lse)
 }
 
 #[cfg(test)]
@@ -129,9 +183,37 @@ mod tests {
     }
 
     #[test]
+    fn bias_sinks_and_sums() {
+        // Equal scores of 0: a bias of ln 3 on the second key weighs the values 1 : 3, a sink of ln 4 halves that.
+        let (k, v) = ([0.0; 4], [4.0, 0.0, 8.0, 4.0]);
+        let bias = Some((vec![0.0, 3f32.ln(), 0.0], [1, 1, 1, 3]));
+        let p = Problem { sq: 1, bias, ..two_keys() };
+        let near = |got: Vec<f64>, want: &[f64]| {
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-6), "{got:?} is not {want:?}");
+        };
+        near(attention(&[1.0, 1.0], &k, &v, &p), &[7.0, 3.0]);
+        near(lse(&[1.0, 1.0], &k, &p), &[4f64.ln()]);
+        let sunk = Problem { sinks: Some(vec![4f32.ln()]), ..p.clone() };
+        near(attention(&[1.0, 1.0], &k, &v, &sunk), &[3.5, 1.5]);
+        near(lse(&[1.0, 1.0], &k, &sunk), &[8f64.ln()]);
+        // Without keys, there is only the sink.
+        let none = Problem { lens: vec![0], ..sunk };
+        near(attention(&[1.0, 1.0], &k, &v, &none), &[0.0, 0.0]);
+        near(lse(&[1.0, 1.0], &k, &none), &[4f64.ln()]);
+        assert_eq!(lse(&[1.0, 1.0], &k, &Problem { sinks: None, ..none }), [f64::from(-1e30f32)]);
+    }
+
+    #[test]
     fn merging_weighs_by_two_to_the_maximum() {
-        let out = merge(&[1.0, 10.0], &[[0.0, 1.0], [3f32.log2(), 1.0]], 2, 1);
-        assert!((out[0] - 31.0 / 4.0).abs() < 1e-6);
-        assert_eq!(merge(&[0.0, 0.0], &[[-1e30, 0.0]; 2], 2, 1), [0.0]);
+        let near = |got: &[f64], want: f64| assert!((got[0] - want).abs() < 1e-6, "{got:?} is not {want}");
+        let parts = [[0.0, 1.0], [3f32.log2(), 1.0]];
+        let (out, lse) = merge(&[1.0, 10.0], &parts, 2, 1, |_| None);
+        near(&out, 31.0 / 4.0);
+        near(&lse, 4f64.ln());
+        let (out, lse) = merge(&[1.0, 10.0], &parts, 2, 1, |_| Some(4f32.ln()));
+        near(&out, 31.0 / 8.0);
+        near(&lse, 8f64.ln());
+        let (out, lse) = merge(&[0.0, 0.0], &[[-1e30, 0.0]; 2], 2, 1, |_| None);
+        assert_eq!((out, lse), (vec![0.0], vec![f64::from(-1e30f32)]));
     }
 }

@@ -1,5 +1,6 @@
 //! Attention of few queries: `attention_decode` over tensors or blocks, and the merge of its parts.
 
+use super::options::BiasSteps;
 use super::plan::Splits;
 use super::{
     ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, check,
@@ -87,7 +88,7 @@ pub(super) fn record_split(
         return Err(Error::shape(kernel, "q's number of queries Sq", q.shape()[1], "at most 8"));
     }
     workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
-    let Some(s) = checked else { return Ok(()) };
+    let Some((s, bias)) = checked else { return Ok(()) };
     let cache = Cache {
         format: if s.dtype == DType::F16 { KvFormat::F16 } else { KvFormat::F32 },
         k,
@@ -97,10 +98,11 @@ pub(super) fn record_split(
         block_rows: s.capacity * s.hkv,
         head_rows: 1,
         key_rows: s.hkv,
-        block: 0,
+        block: s.capacity.max(1),
         blocks: 0,
+        paged: options.bias.is_some(),
     };
-    launch(recorder, &s, &Operands { q, cache, out, workspace, options }, splits)
+    launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
 }
 
 /// As [`record_paged`], likewise.
@@ -123,8 +125,8 @@ pub(super) fn record_paged_split(
     }
     out.expect(kernel, "out", &[q.dtype()], &[b, sq, hq, d_v])?;
     within_u32("attention_decode: out", out.len() as u64)?;
-    options.check(kernel)?;
     let kv_len = context.check(kernel, b, blocks, block)?;
+    let bias = options.check(kernel, [b, sq, hq], kv_len)?;
     workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
     if q.is_empty() {
         return Ok(());
@@ -145,10 +147,11 @@ pub(super) fn record_paged_split(
         block_rows: hkv * block,
         head_rows: block,
         key_rows: 1,
-        block,
+        block: block.max(1),
         blocks,
+        paged: true,
     };
-    launch(recorder, &s, &Operands { q, cache, out, workspace, options }, splits)
+    launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
 }
 
 /// Keys and values as the shader sees them: rows, and the steps from row to row.
@@ -161,8 +164,11 @@ struct Cache<'a> {
     block_rows: u32,
     head_rows: u32,
     key_rows: u32,
+    /// Not 0: shaders divide by it.
     block: u32,
     blocks: u32,
+    /// Whether the shader must know of more than keys at equal steps.
+    paged: bool,
 }
 
 struct Operands<'a> {
@@ -170,7 +176,8 @@ struct Operands<'a> {
     cache: Cache<'a>,
     out: &'a Tensor,
     workspace: &'a Tensor,
-    options: Options,
+    options: Options<'a>,
+    bias: BiasSteps,
 }
 
 /// Lanes that every subgroup has at least: Intel's compiler chooses 8, 16 or 32 for each shader anew.
@@ -182,24 +189,27 @@ fn narrowest_subgroup(caps: &Caps) -> u32 {
 /// One launch, or two if the keys are split.
 fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: Option<u32>) -> Result<()> {
     let kernel = ATTENTION_DECODE.name;
-    let Operands { q, cache, out, workspace, options } = o;
+    let Operands { q, cache, out, workspace, options, bias } = o;
     let splits = match splits {
         Some(most) => Splits::of(s.kv_len, most),
         None => Splits::plan(recorder.gpu().caps(), s),
     };
+    // Sinks and sums are the merge's.
+    let splits = if options.merged() { splits.at_least_two() } else { splits };
     // Fits: q's elements do.
     let all_rows = s.b * s.sq * s.hq;
     let need = splits.workspace(u64::from(all_rows), u64::from(s.d_v));
     within_u32("attention_decode: workspace", need)?;
     if (workspace.len() as u64) < need {
-        let want = format!("at least {need} elements (workspace_len)");
+        let by = if options.merged() { "merged_workspace_len" } else { "workspace_len" };
+        let want = format!("at least {need} elements ({by})");
         return Err(Error::shape(kernel, "workspace's length", workspace.len(), want));
     }
     if workspace.overlaps(out) {
         return Err(Error::shape(kernel, "workspace", "overlapping out", "memory of its own"));
     }
     let subgroup = narrowest_subgroup(recorder.gpu().caps());
-    let store = spec::Store { format: cache.format, paged: cache.table.is_some() };
+    let store = spec::Store { format: cache.format, paged: cache.paged };
     let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), s.d.max(s.d_v), subgroup);
     let (tier, defines, needs) =
         recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|(v, _)| v.into()))?;
@@ -213,7 +223,16 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
         tier,
         defines,
         needs,
-        binds: &[q, cache.k, cache.v, cache.scales.unwrap_or(q), cache.table.unwrap_or(q), out, workspace],
+        binds: &[
+            q,
+            cache.k,
+            cache.v,
+            cache.scales.unwrap_or(q),
+            cache.table.unwrap_or(q),
+            options.bias.unwrap_or(q),
+            out,
+            workspace,
+        ],
         params: spec::DecodeParams {
             sq: s.sq,
             kv_len: s.kv_len,
@@ -237,31 +256,46 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
             scale: options.scale * log2_e,
             soft_cap: options.soft_cap.map_or(0.0, |cap| cap * log2_e),
             blocks: cache.blocks,
+            bias: bias.some,
+            bias_b: bias.b,
+            bias_h: bias.h,
+            bias_q: bias.q,
         },
         groups: u64::from(groups),
     })?;
     if splits.count > 1 {
-        merge(recorder, workspace, out, all_rows, splits.count, s.d_v)?;
+        let parts = Parts { workspace, out, rows: all_rows, splits: splits.count, d: s.d_v, heads: s.hq };
+        merge(recorder, &parts, options.sinks, options.lse)?;
     }
     Ok(())
 }
 
+/// The parts of `rows` rows of results of width `d`, a query's heads together.
+pub(super) struct Parts<'a> {
+    pub workspace: &'a Tensor,
+    pub out: &'a Tensor,
+    pub rows: u32,
+    pub splits: u32,
+    pub d: u32,
+    pub heads: u32,
+}
+
 pub(super) fn merge(
     recorder: &mut Recorder<'_, '_>,
-    workspace: &Tensor,
-    out: &Tensor,
-    rows: u32,
-    splits: u32,
-    d: u32,
+    parts: &Parts<'_>,
+    sinks: Option<&Tensor>,
+    lse: Option<&Tensor>,
 ) -> Result<()> {
+    let Parts { workspace, out, rows, splits, d, heads } = *parts;
     let (defines, needs) = spec::merge_variant(out.dtype()).into();
+    let (has_sinks, has_lse) = (u32::from(sinks.is_some()), u32::from(lse.is_some()));
     recorder.launch(Launch {
         spec: &ATTENTION_MERGE,
         tier: Tier::Base,
         defines,
         needs,
-        binds: &[workspace, out],
-        params: spec::MergeParams { rows, splits, d4: d / 4 },
+        binds: &[workspace, sinks.unwrap_or(workspace), out, lse.unwrap_or(out)],
+        params: spec::MergeParams { rows, splits, d4: d / 4, heads, sinks: has_sinks, lse: has_lse },
         groups: u64::from(rows),
     })
 }

@@ -13,6 +13,7 @@
 mod cases;
 mod cpu;
 mod decode;
+mod extra;
 mod options;
 mod paged_cases;
 mod plan;
@@ -20,16 +21,17 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::{Problem, attention};
+pub use cpu::{Problem, attention, lse};
 pub use decode::{record_decode, record_paged};
 pub use options::Options;
-pub use plan::workspace_len;
+pub use plan::{merged_workspace_len, workspace_len};
 pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_MERGE};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder};
 use crate::kv::{Context, KvBlocks};
 use crate::tensor::{DType, Tensor};
+use options::BiasSteps;
 
 /// The largest number of queries that [`record_decode`] takes.
 pub const MAX_DECODE: usize = 8;
@@ -41,13 +43,13 @@ pub struct Attention<'a> {
     pub q: &'a Tensor,
     /// \[B, C, Hkv, D\], like `q`; Hq a multiple of Hkv: query head h reads KV head h / (Hq / Hkv).
     pub k: &'a Tensor,
-    /// Like `k`.
+    /// \[B, C, Hkv, Dv\], like `k`; Dv a multiple of 8 up to 256.
     pub v: &'a Tensor,
-    /// Like `q`.
+    /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     /// The first `kv_len` of the C rows are valid.
     pub kv_len: usize,
-    pub options: Options,
+    pub options: Options<'a>,
 }
 
 /// Attention of few queries over many keys.
@@ -57,15 +59,15 @@ pub struct AttentionDecode<'a> {
     pub q: &'a Tensor,
     /// \[B, C, Hkv, D\], like `q`; Hq a multiple of Hkv.
     pub k: &'a Tensor,
-    /// Like `k`.
+    /// \[B, C, Hkv, Dv\], like `k`; Dv a multiple of 8 up to 256.
     pub v: &'a Tensor,
-    /// Like `q`.
+    /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     /// The first `kv_len` of the C rows are valid.
     pub kv_len: usize,
-    pub options: Options,
-    /// f32, any shape with at least [`workspace_len`] elements. Its contents need not be kept between calls; one
-    /// workspace serves all layers of a pass.
+    pub options: Options<'a>,
+    /// f32, any shape with at least [`workspace_len`] elements ([`merged_workspace_len`] with sinks or an LSE output).
+    /// Its contents need not be kept between calls; one workspace serves all layers of a pass.
     pub workspace: &'a Tensor,
 }
 
@@ -81,8 +83,8 @@ pub struct AttentionPaged<'a> {
     pub context: Context<'a>,
     /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
-    pub options: Options,
-    /// As [`AttentionDecode::workspace`], with [`workspace_len`] for the wider of D and Dv and the longest sequence.
+    pub options: Options<'a>,
+    /// As [`AttentionDecode::workspace`], for the longest sequence.
     pub workspace: &'a Tensor,
 }
 
@@ -129,7 +131,7 @@ fn check_q(kernel: &'static str, q: &Tensor) -> Result<[usize; 4]> {
 }
 
 /// Checks a request; `None` if there is nothing to compute.
-fn check(kernel: &'static str, request: &Attention<'_>) -> Result<Option<Sizes>> {
+fn check(kernel: &'static str, request: &Attention<'_>) -> Result<Option<(Sizes, BiasSteps)>> {
     let Attention { q, k, v, out, kv_len, options } = *request;
     let dtype = q.dtype();
     let [b, sq, hq, d] = check_q(kernel, q)?;
@@ -141,20 +143,26 @@ fn check(kernel: &'static str, request: &Attention<'_>) -> Result<Option<Sizes>>
         return Err(Error::shape(kernel, what, hkv, format!("a divisor of q's {hq} heads")));
     }
     k.expect(kernel, "k", &[dtype], &[b, capacity, hkv, d])?;
-    v.expect(kernel, "v", &[dtype], k.shape())?;
-    out.expect(kernel, "out", &[dtype], q.shape())?;
+    let d_v = v.cols();
+    v.expect(kernel, "v", &[dtype], &[b, capacity, hkv, d_v])?;
+    if d_v == 0 || d_v % 8 != 0 || d_v > 256 {
+        return Err(Error::shape(kernel, "v's head size Dv", d_v, "a multiple of 8 from 8 to 256"));
+    }
+    out.expect(kernel, "out", &[dtype], &[b, sq, hq, d_v])?;
     if kv_len > capacity {
         return Err(Error::value(kernel, "kv_len", kv_len, format!("at most the capacity {capacity}")));
     }
-    options.check(kernel)?;
-    within_u32(&format!("{kernel}: k"), k.len() as u64)?;
+    let bias = options.check(kernel, [b, sq, hq], kv_len)?;
+    for (what, tensor) in [("k", k), ("v", v), ("out", out)] {
+        within_u32(&format!("{kernel}: {what}"), tensor.len() as u64)?;
+    }
     if q.is_empty() {
         return Ok(None);
     }
     // No dimension exceeds its tensor's length, which fits (an empty k still has Hkv ≤ Hq, and kv_len = 0).
-    let [b, sq, hq, hkv, d, kv_len] = [b, sq, hq, hkv, d, kv_len].map(|n| n as u32);
+    let [b, sq, hq, hkv, d, d_v, kv_len] = [b, sq, hq, hkv, d, d_v, kv_len].map(|n| n as u32);
     let capacity = if k.is_empty() { 0 } else { capacity as u32 };
-    Ok(Some(Sizes { dtype, b, sq, hq, hkv, d, d_v: d, capacity, kv_len }))
+    Ok(Some((Sizes { dtype, b, sq, hq, hkv, d, d_v, capacity, kv_len }, bias)))
 }
 
 /// Shaders index elements with 32 bits.
@@ -189,9 +197,11 @@ fn within_u32(what: &str, elements: u64) -> Result<()> {
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Result<()> {
-    let Some(s) = check(ATTENTION.name, request)? else { return Ok(()) };
+    let Some((s, bias)) = check(ATTENTION.name, request)? else { return Ok(()) };
+    let Attention { q, k, v, out, options, .. } = *request;
+    let extras = options.extras() || s.d_v != s.d;
     let (tier, defines, needs) =
-        recorder.choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d).into()))?;
+        recorder.choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d_v, extras).into()))?;
     let tiles = s.rows().div_ceil(spec::TILE_ROWS);
     let groups = s.b * s.hkv * tiles;
     recorder.launch(Launch {
@@ -199,7 +209,16 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
         tier,
         defines,
         needs,
-        binds: &[request.q, request.k, request.v, request.out],
+        // What is absent is bound to what is bound in the same way.
+        binds: &[
+            q,
+            k,
+            v,
+            options.bias.unwrap_or(q),
+            options.sinks.unwrap_or(q),
+            out,
+            options.lse.unwrap_or(out),
+        ],
         params: spec::AttentionParams {
             sq: s.sq,
             kv_len: s.kv_len,
@@ -209,8 +228,17 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
             d4: s.d / 4,
             tiles,
             groups,
-            causal: u32::from(request.options.causal),
-            scale: request.options.scale,
+            causal: u32::from(options.causal),
+            scale: options.scale,
+            e4: s.d_v / 4,
+            window: options.window_word(s.kv_len),
+            soft_cap: options.soft_cap.unwrap_or(0.0),
+            sinks: u32::from(options.sinks.is_some()),
+            lse: u32::from(options.lse.is_some()),
+            bias: bias.some,
+            bias_b: bias.b,
+            bias_h: bias.h,
+            bias_q: bias.q,
         },
         groups: u64::from(groups),
     })

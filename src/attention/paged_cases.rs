@@ -1,14 +1,15 @@
 //! Cases of `attention_decode` over the blocks of a cache, in every format.
 
-use super::cases::{Data, Extra, large};
-use super::cpu::{self, Problem};
+use super::AttentionPaged;
+use super::cases::{Data, large};
+use super::cpu::Problem;
 use super::decode::record_paged_split;
+use super::extra::{BiasOf, Extra, PLAIN};
 use super::plan::Splits;
-use super::{AttentionPaged, workspace_len};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::kernel::Level::{Full, Perf, Quick};
-use crate::kernel::{Case, Check, Cost, Level, Prepared, Random, Recorder, Rule, round_to};
+use crate::kernel::{Case, Cost, Level, Prepared, Random, Recorder, round_to};
 use crate::kv::{self, Context, KvBlocks, KvFormat, KvShape};
 use crate::tensor::{DType, Tensor};
 use Data::{Large, Normal};
@@ -34,15 +35,23 @@ struct Shape {
 
 /// Decoding of causal queries of width 64.
 fn shape(level: Level, sq: usize, hq: usize, hkv: usize, lens: &[usize], block: usize) -> Shape {
-    let (lens, extra) = (lens.to_vec(), Extra::default());
+    let (lens, extra) = (lens.to_vec(), PLAIN);
     let (d, paged, causal, data, splits) = (64, true, true, Normal, None);
     Shape { level, sq, hq, hkv, d, d_v: d, lens, block, paged, causal, extra, data, splits }
 }
 
 pub(super) fn paged_cases() -> Vec<Case> {
     let wide = |d, d_v, shape| Shape { d, d_v, ..shape };
-    let narrow = |n, shape| Shape { extra: Extra { window: Some(n), ..Extra::default() }, ..shape };
+    let narrow = |n, shape| Shape { extra: Extra { window: Some(n), ..PLAIN }, ..shape };
     let contiguous = |shape| Shape { paged: false, ..shape };
+    let all = Extra {
+        window: Some(40),
+        soft_cap: Some(2.0),
+        bias: Some(BiasOf::All),
+        sinks: true,
+        lse: true,
+        d_v: 0,
+    };
     // In every format, with as few specialisations as serve: drivers need seconds for each.
     let each = [
         // The last block of the first sequence is half full, the second sequence is empty.
@@ -53,6 +62,7 @@ pub(super) fn paged_cases() -> Vec<Case> {
         narrow(70, shape(Full, 4, 2, 2, &[3, 333], 256)),
         Shape { data: Large, ..shape(Full, 2, 2, 1, &[300, 77], 64) },
         Shape { splits: Some(9), ..shape(Full, 1, 9, 3, &[40, 700, 5], 40) },
+        Shape { extra: all, ..shape(Full, 2, 4, 2, &[90, 0, 33], 8) },
     ];
     let more = [
         shape(Full, 1, 1, 1, &[1], 8),
@@ -183,7 +193,6 @@ fn case(s: Shape, format: KvFormat, dtype: DType) -> Case {
         let (lens, &Shape { sq, hq, hkv, d, d_v, causal, .. }) = (s.lens.clone(), &s);
         let mut p =
             Problem { sq, hq, hkv, d, d_v, capacity: longest, lens, causal, scale, ..Problem::default() };
-        let options = s.extra.apply(&mut p);
         let cost = cost(&p, format, dtype);
         let mut random = Random::new((sq * 31 + longest * 7 + d + hq) as u64);
         let distinct = (b * longest * hkv).clamp(1, DISTINCT);
@@ -203,18 +212,19 @@ fn case(s: Shape, format: KvFormat, dtype: DType) -> Case {
                 Some(most) => {
                     Splits::of(longest as u32, most).workspace((b * sq * hq) as u64, d_v as u64) as usize
                 }
-                None => workspace_len(gpu, b, sq, hq, hkv, d.max(d_v), longest),
+                None => s.extra.workspace(gpu, [b, sq, hq, hkv], d_v, longest),
             };
             let workspace = gpu.output(DType::F32, &[room])?;
-            let (p, rule) = (p.clone(), Rule::stored_in(dtype));
-            let checks = vec![Check::new("out", &out, rule, move || cpu::attention(&q, &k, &v, &p))];
+            let extras = s.extra.apply(gpu, &mut p, &mut random)?;
+            let checks = extras.checks(&p, q, k, v, &out);
             let (paged, splits) = (s.paged, s.splits);
             let launch = move |recorder: &mut Recorder<'_, '_>| {
                 let context = match paged {
                     true => Context::Paged { table: &table, longest },
                     false => Context::Contiguous { kv_len: longest },
                 };
-                let (q, cache, out, workspace) = (&q_gpu, &cache, &out, &workspace);
+                let (q, cache, out, workspace, options) =
+                    (&q_gpu, &cache, &out, &workspace, extras.options());
                 let request = AttentionPaged { q, cache, context, out, options, workspace };
                 record_paged_split(recorder, &request, splits)
             };

@@ -31,6 +31,11 @@ impl Splits {
         Splits { count: kv_len.div_ceil(keys).max(1), keys }
     }
 
+    /// The same keys in two parts or more, the second perhaps empty.
+    pub fn at_least_two(self) -> Splits {
+        Splits { count: self.count.max(2), ..self }
+    }
+
     /// Elements of workspace: sums of D values, then (maximum, total), for each row and split.
     pub fn workspace(&self, rows: u64, d: u64) -> u64 {
         if self.count > 1 { elements(rows.saturating_mul(u64::from(self.count)), d) } else { 0 }
@@ -71,6 +76,21 @@ pub fn workspace_len(
     kv_len: usize,
 ) -> usize {
     bound(workgroups(gpu.caps()), b, sq, hq, hkv, d, kv_len)
+}
+
+/// As [`workspace_len`], for calls with sinks or an LSE output.
+pub fn merged_workspace_len(
+    gpu: &Gpu,
+    b: usize,
+    sq: usize,
+    hq: usize,
+    hkv: usize,
+    d: usize,
+    kv_len: usize,
+) -> usize {
+    let two_parts = b.saturating_mul(sq).saturating_mul(hq).saturating_mul(2);
+    let least = usize::try_from(elements(two_parts as u64, d as u64)).unwrap_or(usize::MAX);
+    workspace_len(gpu, b, sq, hq, hkv, d, kv_len).max(least)
 }
 
 fn bound(workgroups: usize, b: usize, sq: usize, hq: usize, hkv: usize, d: usize, kv_len: usize) -> usize {

@@ -9,7 +9,8 @@ use crate::tensor::DType;
 params! {
     pub(super) struct AttentionParams {
         sq: u32, kv_len: u32, capacity: u32, heads: u32, kv_heads: u32, d4: u32, tiles: u32, groups: u32,
-        causal: u32, scale: f32,
+        causal: u32, scale: f32, e4: u32, window: u32, soft_cap: f32, sinks: u32, lse: u32, bias: u32,
+        bias_b: u32, bias_h: u32, bias_q: u32,
     }
 }
 params! {
@@ -17,10 +18,11 @@ params! {
         sq: u32, kv_len: u32, heads: u32, kv_heads: u32, d8: u32, e8: u32, block_rows: u32, head_rows: u32,
         key_rows: u32, block: u32, table: u32, tiles: u32, splits: u32, groups: u32, stats: u32, causal: u32,
         window: u32, half: u32, scale: f32, soft_cap: f32, blocks: u32,
+        bias: u32, bias_b: u32, bias_h: u32, bias_q: u32,
     }
 }
 params! {
-    pub(super) struct MergeParams { rows: u32, splits: u32, d4: u32 }
+    pub(super) struct MergeParams { rows: u32, splits: u32, d4: u32, heads: u32, sinks: u32, lse: u32 }
 }
 
 const fn read(name: &'static str) -> Binding {
@@ -34,9 +36,9 @@ const fn write(name: &'static str) -> Binding {
 pub static ATTENTION: KernelSpec = KernelSpec {
     name: "attention",
     family: "attention",
-    replaces: &["attention", "flash_attention", "simdgroup_attention"],
+    replaces: &["attention", "flash_attention", "simdgroup_attention", "sliding_window_attention"],
     params: AttentionParams::FIELDS,
-    bindings: &[read("q"), read("k"), read("v"), write("out")],
+    bindings: &[read("q"), read("k"), read("v"), read("bias"), read("sinks"), write("out"), write("lse")],
     tiers: &[
         tier!(Base, "attention/attention.wgsl", || prefill_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention.wgsl", || prefill_variants(Tier::Subgroup)),
@@ -55,6 +57,7 @@ pub static ATTENTION_DECODE: KernelSpec = KernelSpec {
         read("v"),
         read("scales"),
         read("table"),
+        read("bias"),
         write("out"),
         write("workspace"),
     ],
@@ -71,7 +74,7 @@ pub static ATTENTION_MERGE: KernelSpec = KernelSpec {
     family: "attention",
     replaces: &[],
     params: MergeParams::FIELDS,
-    bindings: &[read("sums"), write("out")],
+    bindings: &[read("sums"), read("sinks"), write("out"), write("lse")],
     tiers: &[tier!(Base, "attention/attention_merge.wgsl", || DTYPES.map(merge_variant).into())],
     cases: merge_cases,
 };
@@ -81,7 +84,8 @@ pub(super) const DTYPES: [DType; 2] = [DType::F32, DType::F16];
 /// Folded rows of a prefill workgroup.
 pub(super) const TILE_ROWS: u32 = 64;
 
-pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32) -> Variant {
+/// The variant for values of width `d`. `extras`: anything but a mask, or values of another width than keys.
+pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: bool) -> Variant {
     // Up to 128 columns, 8 threads share a row; above, 16 do, so that a thread never holds more than 4 × 4 vec4s.
     let threads = if d > 128 { 16 } else { 8 };
     let columns = d.div_ceil(4 * threads);
@@ -95,6 +99,7 @@ pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32) -> Variant {
             TC = Def::Num(threads),
             J = Def::Num(columns),
             V_KEYS = Def::Num(v_keys),
+            EXTRAS = Def::Word(if extras { "all" } else { "none" }),
         ],
         needs: Needs {
             f16: dtype == DType::F16,
@@ -107,7 +112,8 @@ pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32) -> Variant {
 
 fn prefill_variants(tier: Tier) -> Vec<Variant> {
     let sizes = [32, 64, 96, 128, 192, 256];
-    DTYPES.into_iter().flat_map(|t| sizes.map(|d| prefill_variant(tier, t, d))).collect()
+    let all = DTYPES.into_iter().flat_map(|t| [false, true].map(|extras| (t, extras)));
+    all.flat_map(|(t, extras)| sizes.map(|d| prefill_variant(tier, t, d, extras))).collect()
 }
 
 /// Lanes of a team of `attention_decode`, and the pieces of eight elements that each holds of a row of `d`.
@@ -131,6 +137,7 @@ fn folded(rows: u32, pieces: u32) -> u32 {
 #[derive(Clone, Copy)]
 pub(super) struct Store {
     pub format: KvFormat,
+    /// In the blocks of a cache, or with a bias. The plain way is for tensors of f16 and f32 alone.
     pub paged: bool,
 }
 
@@ -148,6 +155,9 @@ pub(super) fn decode_variant(
     let (lanes, pieces) = team(d, if tier == Tier::Base { 16 } else { subgroup });
     if pieces > 4 {
         return Err(format!("subgroups of more than {lanes} lanes for a head size of {d}"));
+    }
+    if store.paged && lanes < 8 && pieces > 1 {
+        return Err("subgroups of 8 lanes or more for a cache in blocks".to_string());
     }
     let rows = folded(rows, pieces);
     // Rows of a vector, and how far lanes of a subgroup share the rows of a key among them.

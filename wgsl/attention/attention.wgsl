@@ -10,6 +10,9 @@ enable f16;
 #endif
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
+#if EXTRAS == all
+//!include "common/bias.wgsl"
+#endif
 
 struct Params {
     sq: u32, kv_len: u32, capacity: u32, heads: u32, kv_heads: u32,
@@ -18,12 +21,21 @@ struct Params {
     groups: u32,
     causal: u32,
     scale: f32,
+    // EXTRAS:
+    e4: u32,       // vec4s of a row of V
+    window: u32,   // keys that a query sees; 0 for all
+    soft_cap: f32, // 0 for none
+    sinks: u32, lse: u32, bias: u32, // whether there are any
+    bias_b: u32, bias_h: u32, bias_q: u32, // steps of the bias from sequence to sequence, head to head, query to query
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<T>>;
 @group(0) @binding(1) var<storage, read> k: array<vec4<T>>;
 @group(0) @binding(2) var<storage, read> v: array<vec4<T>>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> sinks: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 
 const THREADS = 16u * TC;
 const KEYS = 32u;               // of a tile
@@ -70,6 +82,21 @@ fn visible(row: u32) -> u32 {
     return u32(clamp(i32(position + params.kv_len) + 1 - i32(params.sq), 0, i32(params.kv_len)));
 }
 
+#if EXTRAS == all
+// The first key that a folded row sees.
+fn first_visible(row: u32) -> u32 {
+    if params.window == 0u { return 0u; }
+    let position = row / (params.heads / params.kv_heads);
+    return u32(max(i32(position + params.kv_len) + 1 - i32(params.sq) - i32(params.window), 0));
+}
+
+// A score under the cap. Past ±10 tanh is ±1 in f32, and some implementations overflow.
+fn bent(score: vec4<f32>) -> vec4<f32> {
+    if params.soft_cap <= 0.0 { return score; }
+    return params.soft_cap * tanh(clamp(score / params.soft_cap, vec4(-10.0), vec4(10.0)));
+}
+#endif
+
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
@@ -93,6 +120,11 @@ fn main(place: Place) {
     let batch = group / (params.tiles * params.kv_heads);
     let kv_first = (batch * params.capacity * params.kv_heads + head) * d4;
     let kv_stride = params.kv_heads * d4;
+#if EXTRAS == all
+    let e4 = params.e4;
+    let v_first = (batch * params.capacity * params.kv_heads + head) * e4;
+    let v_stride = params.kv_heads * e4;
+#endif
 
     // Rows past the last stand in for it: they are computed and not stored.
     var q_at: array<u32, Q_LOADS>;
@@ -104,12 +136,25 @@ fn main(place: Place) {
     let limit = vec4(visible(row0), visible(row0 + 16u), visible(row0 + 32u), visible(row0 + 48u));
     let end = visible(min(first + 63u, rows - 1u));
 
+#if EXTRAS == all
+    let low = vec4(
+        first_visible(row0), first_visible(row0 + 16u), first_visible(row0 + 32u), first_visible(row0 + 48u),
+    );
+    let begin = first_visible(first) / KEYS * KEYS;
+    let bias_at = vec4(
+        bias_start(row0, batch, head), bias_start(row0 + 16u, batch, head),
+        bias_start(row0 + 32u, batch, head), bias_start(row0 + 48u, batch, head),
+    );
+#else
+    const begin = 0u;
+#endif
+
     var top = vec4(MASKED);
     var total = vec4<f32>(); // of this thread's keys only
     var acc: array<vec4<f32>, 4u * J>;
     for (var i = 0u; i < 4u * J; i++) { acc[i] = vec4<f32>(); }
 
-    for (var key0 = 0u; key0 < end; key0 += KEYS) {
+    for (var key0 = begin; key0 < end; key0 += KEYS) {
         var s: array<vec4<f32>, OWN>;
         for (var i = 0u; i < OWN; i++) { s[i] = vec4<f32>(); }
         for (var slice = 0u; slice < d4; slice += 8u) {
@@ -145,7 +190,17 @@ fn main(place: Place) {
 
         var most = top;
         for (var i = 0u; i < OWN; i++) {
+#if EXTRAS == all
+            let key = key0 + spot.tc + TC * i;
+            var score = bent(s[i] * params.scale);
+            if params.bias != 0u {
+                let at = bias_at + min(key, end - 1u);
+                score += vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
+            }
+            s[i] = select(vec4(MASKED), score, (vec4(key) < limit) & (vec4(key) >= low));
+#else
             s[i] = select(vec4(MASKED), s[i] * params.scale, vec4(key0 + spot.tc + TC * i) < limit);
+#endif
             most = max(most, s[i]);
         }
         most = rows_max(most, spot);
@@ -155,7 +210,12 @@ fn main(place: Place) {
         for (var i = 0u; i < OWN; i++) {
             let key = spot.tc + TC * i;
             // A row that has seen nothing yet has the sentinel as its maximum, so the mask is applied here too.
+#if EXTRAS == all
+            let seen = (vec4(key0 + key) < limit) & (vec4(key0 + key) >= low);
+            let p = select(vec4<f32>(), exp(s[i] - most), seen);
+#else
             let p = select(vec4<f32>(), exp(s[i] - most), vec4(key0 + key) < limit);
+#endif
             total += p;
             pool[key * 16u + spot.tr] = p;
         }
@@ -169,7 +229,11 @@ fn main(place: Place) {
             workgroupBarrier();
             for (var i = id; i < V_KEYS * WIDTH; i += THREADS) {
                 let key = min(key0 + part + i / WIDTH, end - 1u);
+#if EXTRAS == all
+                pool[V_AT + i] = vec4<f32>(v[v_first + key * v_stride + min(i % WIDTH, e4 - 1u)]);
+#else
                 pool[V_AT + i] = vec4<f32>(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
+#endif
             }
             workgroupBarrier();
             for (var key = 0u; key < V_KEYS; key++) {
@@ -186,14 +250,35 @@ fn main(place: Place) {
     }
 
     total = rows_sum(total, spot);
+#if EXTRAS == all
+    // A sink is one more key with a value of 0.
+    var fade = vec4(1.0);
+    if params.sinks != 0u {
+        var sink = vec4<f32>();
+        for (var i = 0u; i < 4u; i++) { sink[i] = sinks[head * ratio + (row0 + 16u * i) % ratio]; }
+        let most = max(top, sink);
+        fade = exp(top - most);
+        total = total * fade + exp(sink - most);
+        top = most;
+    }
+    let norm = select(vec4<f32>(), fade / total, total > vec4<f32>());
+    let sum = select(vec4(MASKED), top + log(total), total > vec4<f32>());
+    let columns = e4;
+#else
     let norm = select(vec4<f32>(), 1.0 / total, total > vec4<f32>());
+    let columns = d4;
+#endif
     for (var i = 0u; i < 4u; i++) {
         let row = row0 + 16u * i;
         if row < rows {
-            let at = ((batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio) * d4;
+            let head_at = (batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio;
+#if EXTRAS == all
+            if params.lse != 0u && spot.tc == 0u { lse[head_at] = sum[i]; }
+#endif
+            let at = head_at * columns;
             for (var j = 0u; j < J; j++) {
                 let column = j * TC + spot.tc;
-                if column < d4 { out[at + column] = vec4<T>(acc[4u * j + i] * norm[i]); }
+                if column < columns { out[at + column] = vec4<T>(acc[4u * j + i] * norm[i]); }
             }
         }
     }
