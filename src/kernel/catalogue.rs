@@ -21,6 +21,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
     &crate::kv::KV_WRITE,
+    &crate::kv::KV_COPY,
     &crate::softmax::SOFTMAX,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,

@@ -1,4 +1,7 @@
-//! KV caches: storage in blocks, in seven formats, and the kernel that writes new rows into it.
+//! KV caches: storage in blocks, in seven formats, and the kernels that write new rows into it and copy blocks.
+//!
+//! [`KvCache`] is a whole cache with its bookkeeping: layers, sequences, who owns which block. What it is made of can be
+//! used alone:
 //!
 //! A [`KvBlocks`] holds the keys and values of one layer as blocks of rows. Which blocks a sequence owns stands in a
 //! *table*, so one pool serves many sequences of any length ("PagedAttention", Kwon et al., 2023). A contiguous cache
@@ -20,11 +23,17 @@
 //!
 //! A row's scale is max|x| / largest code, rounded to f16; codes are the nearest, ties to the even code.
 
+mod cache;
+mod copy;
 pub mod cpu;
+mod pages;
 mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{CacheShape, KvCache, Step, StepPart, Swapped};
+pub use copy::{KV_COPY, KvCopy, record_copy};
+pub use pages::Sequence;
 pub use spec::KV_WRITE;
 
 use crate::device::Gpu;
@@ -119,6 +128,15 @@ pub struct KvShape {
     pub d: usize,
     /// Elements of a row of V, likewise.
     pub d_v: usize,
+}
+
+impl KvShape {
+    /// Words of K, of V and of scales of a block.
+    pub(crate) fn block_words(self, format: KvFormat) -> [usize; 3] {
+        let rows = self.kv_heads * self.block;
+        let scale = usize::from(format.quantised());
+        [format.row_words(self.d), format.row_words(self.d_v), scale].map(|words| rows * words)
+    }
 }
 
 /// Keys and values of one layer: a pool of blocks. See the [module](self) for the layout. Clones share the memory.
