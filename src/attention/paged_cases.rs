@@ -133,10 +133,7 @@ fn operands(
     let columns = if s.paged { longest.div_ceil(block) + 1 } else { 1 };
     let owned: Vec<usize> = s.lens.iter().map(|len| if s.paged { len.div_ceil(block) } else { 1 }).collect();
     let blocks = owned.iter().sum::<usize>() + 2;
-    let mut order: Vec<u32> = (0..blocks as u32).collect();
-    for i in (1..blocks).rev().filter(|_| s.paged) {
-        order.swap(i, random.below(i + 1));
-    }
+    let order = if s.paged { random.order(blocks) } else { (0..blocks as u32).collect() };
     let shape = KvShape { blocks, kv_heads: s.hkv, block, d: s.d, d_v: s.d_v };
     let (k_words, v_words) = (format.row_words(s.d), format.row_words(s.d_v));
     let rows = blocks * s.hkv * block;

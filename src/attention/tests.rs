@@ -183,6 +183,51 @@ fn wrong_calls_are_named() {
 }
 
 #[test]
+fn wrong_options_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");
+    let f32s = |shape: &[usize]| make(DType::F32, shape);
+    let (q, k, v) = (f32s(&[2, 3, 4, 16]), f32s(&[2, 7, 2, 16]), f32s(&[2, 7, 2, 24]));
+    let (out, room) = (f32s(&[2, 3, 4, 24]), f32s(&[merged_workspace_len(&gpu, 2, 3, 4, 2, 24, 7)]));
+    let (bias, heads, lse) = (f32s(&[1, 4, 1, 9]), f32s(&[4]), f32s(&[2, 3, 4]));
+    let causal = Options::causal(1.0);
+    let all = Options { bias: Some(&bias), sinks: Some(&heads), lse: Some(&lse), window: Some(2), ..causal };
+    let (flat, short, other) = (f32s(&[4, 1, 9]), f32s(&[1, 4, 1, 5]), f32s(&[2, 4, 2, 9]));
+    let (half, odd, three) = (make(DType::F16, &[1, 4, 1, 9]), f32s(&[2, 7, 2, 20]), f32s(&[3]));
+    let wrong = [
+        (
+            Options { bias: Some(&flat), ..all },
+            "bias is [4, 1, 9], needs [2 or 1, 4 or 1, 3 or 1, 6 or more]",
+        ),
+        (Options { bias: Some(&short), ..all }, "bias is [1, 4, 1, 5], needs"),
+        (Options { bias: Some(&other), ..all }, "bias is [2, 4, 2, 9], needs"),
+        (Options { bias: Some(&half), ..all }, "bias's dtype is F16"),
+        (Options { sinks: Some(&three), ..all }, "sinks is [3], needs [4]"),
+        (Options { lse: Some(&out), ..all }, "lse is [2, 3, 4, 24], needs [2, 3, 4]"),
+        (Options { soft_cap: Some(f32::NAN), ..all }, "soft_cap = NAN, must be positive"),
+    ];
+    let (q, k, v, out, workspace) = (&q, &k, &v, &out, &room);
+    let decode = |options| AttentionDecode { q, k, v, out, kv_len: 6, options, workspace };
+    let good = decode(all);
+    gpu.run(|r| record(r, &good.request())).expect("a right call");
+    gpu.run(|r| record_decode(r, &good)).expect("a right call");
+    for (options, want) in wrong {
+        let of = |kernel: &str, error: Error| {
+            let error = error.to_string();
+            let starts = error.starts_with(&format!("{kernel}: "));
+            assert!(starts && error.to_lowercase().contains(&want.to_lowercase()), "{error} is not {want}");
+        };
+        of("attention", gpu.run(|r| record(r, &decode(options).request())).expect_err(want));
+        of("attention_decode", gpu.run(|r| record_decode(r, &decode(options))).expect_err(want));
+    }
+    let narrow = f32s(&[2, 3, 4, 20]);
+    let error = gpu.run(|r| record_decode(r, &AttentionDecode { v: &odd, out: &narrow, ..good }));
+    assert!(error.expect_err("odd").to_string().contains("v's head size Dv is 20"));
+    let error = gpu.run(|r| record_decode(r, &AttentionDecode { workspace: &three, ..good }));
+    assert!(error.expect_err("short").to_string().contains("merged_workspace_len"));
+}
+
+#[test]
 fn wrong_calls_over_blocks_are_named() {
     let gpu = Gpu::new().expect("an adapter");
     let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
