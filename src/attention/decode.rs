@@ -3,13 +3,13 @@
 use super::options::BiasSteps;
 use super::plan::Splits;
 use super::{
-    ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, check,
-    check_q, spec, within_u32,
+    ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks,
+    check, spec, within_u32,
 };
 use crate::device::Caps;
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder, Tier};
-use crate::kv::{Context, KvFormat, KvShape};
+use crate::kv::KvFormat;
 use crate::tensor::{DType, Tensor};
 
 /// Records attention of 1 to 8 queries: one launch, or two when the keys are split. The order of summation is fixed
@@ -39,40 +39,6 @@ use crate::tensor::{DType, Tensor};
 /// ```
 pub fn record_decode(recorder: &mut Recorder<'_, '_>, request: &AttentionDecode<'_>) -> Result<()> {
     record_split(recorder, request, None)
-}
-
-/// Records attention over a cache in blocks: as [`record_decode`], with keys and values of any format, contiguous or
-/// paged, and sequences of different lengths.
-///
-/// Lengths and numbers of blocks in a table are not known when the call is recorded: a length past the longest or past
-/// its row of the table is cut off, and a number past the last block stands for the last.
-///
-/// # Errors
-/// [`Error::Shape`] or [`Error::Value`] naming the argument, [`Error::Limit`] from 2³² elements of q,
-/// [`Error::Unsupported`] for f16 queries without `SHADER_F16`.
-///
-/// ```no_run
-/// use wgmarlin::attention::{self, AttentionPaged, Options};
-/// use wgmarlin::kv::{Context, KvBlocks, KvFormat, KvShape};
-/// use wgmarlin::{DType, Gpu};
-/// let gpu = Gpu::new()?;
-/// let shape = KvShape { blocks: 4, kv_heads: 1, block: 16, d: 8, d_v: 8 };
-/// let cache = KvBlocks::new(&gpu, KvFormat::Int8, shape)?; // filled by kv::record
-/// // A sequence of 20 rows in blocks 3 and 0, one of 5 in block 1.
-/// let table = gpu.tensor(&[2, 3], &[20u32, 3, 0, 5, 1, 0])?;
-/// let q = gpu.tensor(&[2, 1, 4, 8], &[0.5f32; 64])?;
-/// let out = gpu.alloc(DType::F32, &[2, 1, 4, 8])?;
-/// let workspace = gpu.alloc(DType::F32, &[attention::workspace_len(&gpu, 2, 1, 4, 1, 8, 32)])?;
-/// gpu.run(|r| {
-///     let context = Context::Paged { table: &table, longest: 20 };
-///     let (q, cache, out, workspace) = (&q, &cache, &out, &workspace);
-///     let options = Options::causal(1.0 / 8f32.sqrt());
-///     attention::record_paged(r, &AttentionPaged { q, cache, context, out, options, workspace })
-/// })?;
-/// # Ok::<(), wgmarlin::Error>(())
-/// ```
-pub fn record_paged(recorder: &mut Recorder<'_, '_>, request: &AttentionPaged<'_>) -> Result<()> {
-    record_paged_split(recorder, request, None)
 }
 
 /// As [`record_decode`], with at most `splits` splits, or as many as planned.
@@ -105,7 +71,7 @@ pub(super) fn record_split(
     launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
 }
 
-/// As [`record_paged`], likewise.
+/// As [`super::record_paged`] of few queries, likewise. For many, every 4 or 8 rows read the keys anew.
 pub(super) fn record_paged_split(
     recorder: &mut Recorder<'_, '_>,
     request: &AttentionPaged<'_>,
@@ -113,41 +79,19 @@ pub(super) fn record_paged_split(
 ) -> Result<()> {
     let kernel = ATTENTION_DECODE.name;
     let AttentionPaged { q, cache, context, out, options, workspace } = *request;
-    let KvShape { blocks, kv_heads, block, d, d_v } = cache.shape;
-    cache.check(kernel)?;
-    let [b, sq, hq, width] = check_q(kernel, q)?;
-    if width != d {
-        return Err(Error::shape(kernel, "q's head size D", width, format!("the cache's {d}")));
-    }
-    if hq % kv_heads != 0 {
-        let want = format!("a multiple of the cache's {kv_heads}");
-        return Err(Error::shape(kernel, "q's number of heads Hq", hq, want));
-    }
-    out.expect(kernel, "out", &[q.dtype()], &[b, sq, hq, d_v])?;
-    within_u32("attention_decode: out", out.len() as u64)?;
-    let kv_len = context.check(kernel, b, blocks, block)?;
-    let bias = options.check(kernel, [b, sq, hq], kv_len)?;
+    let checked = blocks::check(kernel, request)?;
     workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
-    if q.is_empty() {
-        return Ok(());
-    }
-    // Bounded by lengths that were checked, here and when the cache was made.
-    let [b, sq, hq, hkv, d, d_v, kv_len] = [b, sq, hq, kv_heads, d, d_v, kv_len].map(|n| n as u32);
-    let [block, blocks] = if cache.k.is_empty() { [0, 0] } else { [block, blocks].map(|n| n as u32) };
-    let s = Sizes { dtype: q.dtype(), b, sq, hq, hkv, d, d_v, capacity: block, kv_len };
+    let Some((s, bias, blocks)) = checked else { return Ok(()) };
     let cache = Cache {
         format: cache.format,
         k: &cache.k,
         v: &cache.v,
         scales: cache.format.quantised().then_some(&cache.scales),
-        table: match context {
-            Context::Contiguous { .. } => None,
-            Context::Paged { table, .. } => Some(table),
-        },
-        block_rows: hkv * block,
-        head_rows: block,
+        table: context.table(),
+        block_rows: s.hkv * s.capacity,
+        head_rows: s.capacity,
         key_rows: 1,
-        block: block.max(1),
+        block: s.capacity.max(1),
         blocks,
         paged: true,
     };

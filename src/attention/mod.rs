@@ -5,11 +5,12 @@
 //! * [`record_decode`]: 1 to 8 queries; the keys are split over workgroups and the parts merged ("Flash-Decoding",
 //!   Dao et al., 2023);
 //! * [`record_any`]: one of the two, by the number of queries;
-//! * [`record_paged`]: as `record_decode`, over the blocks of a [`KvBlocks`] ("PagedAttention", Kwon et al., 2023).
+//! * [`record_paged`]: as `record_any`, over the blocks of a [`KvBlocks`] ("PagedAttention", Kwon et al., 2023).
 //!
 //! All scores, sums and maxima are f32, whatever the storage. A query that sees no key gives 0. What lies behind
 //! the last key of a sequence in its cache is never used.
 
+mod blocks;
 mod cases;
 mod cpu;
 mod decode;
@@ -21,11 +22,12 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::record_paged;
 pub use cpu::{Problem, attention, lse};
-pub use decode::{record_decode, record_paged};
+pub use decode::record_decode;
 pub use options::Options;
 pub use plan::{merged_workspace_len, workspace_len};
-pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_MERGE};
+pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_MERGE, ATTENTION_PAGED};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder};
@@ -74,8 +76,7 @@ pub struct AttentionDecode<'a> {
 /// Attention over a cache in blocks, of any format.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionPaged<'a> {
-    /// \[B, Sq, Hq, D\], f32 or f16. Any Sq, so that prompts can be read in pieces; but every 4 or 8 rows (queries ×
-    /// query heads of one KV head) read the keys anew, which is made for few.
+    /// \[B, Sq, Hq, D\], f32 or f16. Any Sq, so that prompts can be read in pieces.
     pub q: &'a Tensor,
     /// Keys of width D, values of width Dv; Hq a multiple of its heads.
     pub cache: &'a KvBlocks,
@@ -84,7 +85,7 @@ pub struct AttentionPaged<'a> {
     /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     pub options: Options<'a>,
-    /// As [`AttentionDecode::workspace`], for the longest sequence.
+    /// As [`AttentionDecode::workspace`], for the longest sequence. Not used for more than 8 queries without a bias.
     pub workspace: &'a Tensor,
 }
 
@@ -114,6 +115,11 @@ impl Sizes {
     /// Queries of all heads that share a KV head.
     fn rows(&self) -> u32 {
         self.sq * (self.hq / self.hkv)
+    }
+
+    /// Workgroups of them for many queries.
+    fn tiles(&self) -> u32 {
+        self.rows().div_ceil(spec::TILE_ROWS)
     }
 }
 
@@ -199,11 +205,10 @@ fn within_u32(what: &str, elements: u64) -> Result<()> {
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Result<()> {
     let Some((s, bias)) = check(ATTENTION.name, request)? else { return Ok(()) };
     let Attention { q, k, v, out, options, .. } = *request;
-    let extras = options.extras() || s.d_v != s.d;
+    let extras = if options.extras() || s.d_v != s.d { spec::Extras::Tensors } else { spec::Extras::None };
     let (tier, defines, needs) =
         recorder.choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d_v, extras).into()))?;
-    let tiles = s.rows().div_ceil(spec::TILE_ROWS);
-    let groups = s.b * s.hkv * tiles;
+    let groups = s.b * s.hkv * s.tiles();
     recorder.launch(Launch {
         spec: &ATTENTION,
         tier,
@@ -220,28 +225,42 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
             options.lse.unwrap_or(out),
         ],
         params: spec::AttentionParams {
-            sq: s.sq,
-            kv_len: s.kv_len,
-            capacity: s.capacity,
-            heads: s.hq,
-            kv_heads: s.hkv,
-            d4: s.d / 4,
-            tiles,
-            groups,
-            causal: u32::from(options.causal),
-            scale: options.scale,
-            e4: s.d_v / 4,
-            window: options.window_word(s.kv_len),
-            soft_cap: options.soft_cap.unwrap_or(0.0),
-            sinks: u32::from(options.sinks.is_some()),
-            lse: u32::from(options.lse.is_some()),
             bias: bias.some,
             bias_b: bias.b,
             bias_h: bias.h,
             bias_q: bias.q,
+            ..prefill_params(&s, &options)
         },
         groups: u64::from(groups),
     })
+}
+
+/// Parameters of many queries over tensors, without a bias.
+fn prefill_params(s: &Sizes, options: &Options<'_>) -> spec::AttentionParams {
+    spec::AttentionParams {
+        sq: s.sq,
+        kv_len: s.kv_len,
+        capacity: s.capacity,
+        heads: s.hq,
+        kv_heads: s.hkv,
+        d4: s.d / 4,
+        tiles: s.tiles(),
+        groups: s.b * s.hkv * s.tiles(),
+        causal: u32::from(options.causal),
+        scale: options.scale,
+        e4: s.d_v / 4,
+        window: options.window_word(s.kv_len),
+        soft_cap: options.soft_cap.unwrap_or(0.0),
+        sinks: u32::from(options.sinks.is_some()),
+        lse: u32::from(options.lse.is_some()),
+        bias: 0,
+        bias_b: 0,
+        bias_h: 0,
+        bias_q: 0,
+        block: 0,
+        blocks: 0,
+        table: 0,
+    }
 }
 
 /// [`record_decode`] for up to 8 queries, [`record`] (which leaves the workspace alone) for more: one call for a model.

@@ -1,6 +1,7 @@
-//! Cases of `attention_decode` over the blocks of a cache, in every format.
+//! Cases of `attention_decode` and `attention_paged` over the blocks of a cache, in every format.
 
 use super::AttentionPaged;
+use super::blocks::record_tiles;
 use super::cases::{Data, large};
 use super::cpu::Problem;
 use super::decode::record_paged_split;
@@ -31,13 +32,45 @@ struct Shape {
     extra: Extra,
     data: Data,
     splits: Option<u32>,
+    /// Through `attention_paged`.
+    tiles: bool,
 }
 
 /// Decoding of causal queries of width 64.
 fn shape(level: Level, sq: usize, hq: usize, hkv: usize, lens: &[usize], block: usize) -> Shape {
     let (lens, extra) = (lens.to_vec(), PLAIN);
-    let (d, paged, causal, data, splits) = (64, true, true, Normal, None);
-    Shape { level, sq, hq, hkv, d, d_v: d, lens, block, paged, causal, extra, data, splits }
+    let (d, paged, causal, data, splits, tiles) = (64, true, true, Normal, None, false);
+    Shape { level, sq, hq, hkv, d, d_v: d, lens, block, paged, causal, extra, data, splits, tiles }
+}
+
+/// Cases of `attention_paged`.
+pub(super) fn tile_cases() -> Vec<Case> {
+    let wide = |d, d_v, shape| Shape { d, d_v, ..shape };
+    let contiguous = |shape| Shape { paged: false, ..shape };
+    let some = Extra { sinks: true, lse: true, soft_cap: Some(2.0), window: Some(40), ..PLAIN };
+    let each = [
+        // The last block is half full, the second sequence is empty, in the third the first queries see nothing.
+        Shape { extra: some, ..shape(Quick, 10, 4, 2, &[90, 0, 7], 8) },
+        shape(Full, 65, 2, 1, &[300, 70], 24),
+    ];
+    let more = [
+        wide(8, 256, shape(Full, 33, 6, 2, &[40, 70, 64], 32)),
+        wide(256, 40, shape(Full, 9, 16, 1, &[129, 300], 256)),
+        wide(80, 192, shape(Full, 64, 1, 1, &[64, 128, 127], 16)),
+        wide(40, 72, contiguous(Shape { causal: false, ..shape(Full, 12, 9, 3, &[131; 3], 5) })),
+        Shape { data: Large, ..shape(Full, 20, 2, 1, &[77, 21], 64) },
+        // More workgroups than one grid dimension holds.
+        wide(8, 8, shape(Full, 1, 66_000, 66_000, &[3], 8)),
+    ];
+    let real = wide(128, 128, shape(Perf, 2048, 32, 8, &[2048], 16));
+    let of = |shape: &Shape, format, dtype| case(Shape { tiles: true, ..shape.clone() }, format, dtype);
+    let mut all = Vec::new();
+    for format in KvFormat::ALL {
+        all.extend(each.iter().map(|shape| of(shape, format, DType::F32)));
+        all.extend([&each[0], &real].map(|shape| of(shape, format, DType::F16)));
+    }
+    all.extend(more.iter().map(|shape| of(shape, KvFormat::Int8, DType::F32)));
+    all
 }
 
 pub(super) fn paged_cases() -> Vec<Case> {
@@ -214,7 +247,7 @@ fn case(s: Shape, format: KvFormat, dtype: DType) -> Case {
             let workspace = gpu.output(DType::F32, &[room])?;
             let extras = s.extra.apply(gpu, &mut p, &mut random)?;
             let checks = extras.checks(&p, q, k, v, &out);
-            let (paged, splits) = (s.paged, s.splits);
+            let (paged, splits, tiles) = (s.paged, s.splits, s.tiles);
             let launch = move |recorder: &mut Recorder<'_, '_>| {
                 let context = match paged {
                     true => Context::Paged { table: &table, longest },
@@ -223,7 +256,10 @@ fn case(s: Shape, format: KvFormat, dtype: DType) -> Case {
                 let (q, cache, out, workspace, options) =
                     (&q_gpu, &cache, &out, &workspace, extras.options());
                 let request = AttentionPaged { q, cache, context, out, options, workspace };
-                record_paged_split(recorder, &request, splits)
+                match tiles {
+                    true => record_tiles(recorder, &request),
+                    false => record_paged_split(recorder, &request, splits),
+                }
             };
             Ok((launch, checks))
         })

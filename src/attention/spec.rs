@@ -1,6 +1,7 @@
 //! Declarations of `attention`, `attention_decode` and `attention_merge`.
 
 use super::cases::{decode_cases, merge_cases, prefill_cases};
+use super::paged_cases::tile_cases;
 use super::plan::MAX_SPLITS;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier};
 use crate::kv::KvFormat;
@@ -10,7 +11,7 @@ params! {
     pub(super) struct AttentionParams {
         sq: u32, kv_len: u32, capacity: u32, heads: u32, kv_heads: u32, d4: u32, tiles: u32, groups: u32,
         causal: u32, scale: f32, e4: u32, window: u32, soft_cap: f32, sinks: u32, lse: u32, bias: u32,
-        bias_b: u32, bias_h: u32, bias_q: u32,
+        bias_b: u32, bias_h: u32, bias_q: u32, block: u32, blocks: u32, table: u32,
     }
 }
 params! {
@@ -44,6 +45,29 @@ pub static ATTENTION: KernelSpec = KernelSpec {
         tier!(Subgroup, "attention/attention.wgsl", || prefill_variants(Tier::Subgroup)),
     ],
     cases: prefill_cases,
+};
+
+/// `attention` over the blocks of a cache: the same shader, other bindings.
+pub static ATTENTION_PAGED: KernelSpec = KernelSpec {
+    name: "attention_paged",
+    family: "attention",
+    replaces: &[],
+    params: AttentionParams::FIELDS,
+    bindings: &[
+        read("q"),
+        read("k"),
+        read("v"),
+        read("scales"),
+        read("table"),
+        read("sinks"),
+        write("out"),
+        write("lse"),
+    ],
+    tiers: &[
+        tier!(Base, "attention/attention.wgsl", || paged_variants(Tier::Base)),
+        tier!(Subgroup, "attention/attention.wgsl", || paged_variants(Tier::Subgroup)),
+    ],
+    cases: tile_cases,
 };
 
 pub static ATTENTION_DECODE: KernelSpec = KernelSpec {
@@ -84,22 +108,40 @@ pub(super) const DTYPES: [DType; 2] = [DType::F32, DType::F16];
 /// Folded rows of a prefill workgroup.
 pub(super) const TILE_ROWS: u32 = 64;
 
-/// The variant for values of width `d`. `extras`: anything but a mask, or values of another width than keys.
-pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: bool) -> Variant {
+/// What a prefill shader must know of beyond a mask.
+#[derive(Clone, Copy)]
+pub(super) enum Extras {
+    None,
+    /// All options, and values of another width than keys.
+    Tensors,
+    /// The same, but for a bias; keys and values are in blocks.
+    Blocks(KvFormat),
+}
+
+/// The variant for values of width `d`.
+pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) -> Variant {
     // Up to 128 columns, 8 threads share a row; above, 16 do, so that a thread never holds more than 4 × 4 vec4s.
     let threads = if d > 128 { 16 } else { 8 };
     let columns = d.div_ceil(4 * threads);
     // As many rows of V as half the pool holds, but a divisor of the tile's 32 keys.
     let fits = 512 / (threads * columns);
     let v_keys = [32, 16, 8].into_iter().find(|&n| n <= fits).unwrap_or(8);
+    let (word, store) = match extras {
+        Extras::None => ("none", None),
+        Extras::Tensors => ("tensors", None),
+        Extras::Blocks(format) => ("paged", Some(format)),
+    };
     Variant {
         defines: defines![
             SUBGROUP = Def::Flag(tier == Tier::Subgroup),
+            EXTRAS = Def::Word(word),
+            STORE = Def::Word(store.map_or("none", KvFormat::name)),
+            QUANTISED = Def::Flag(store.is_some_and(KvFormat::quantised)),
+            OFFSET = Def::Flag(store.is_some_and(offset)),
             T = Def::Type(dtype.wgsl()),
             TC = Def::Num(threads),
             J = Def::Num(columns),
             V_KEYS = Def::Num(v_keys),
-            EXTRAS = Def::Word(if extras { "all" } else { "none" }),
         ],
         needs: Needs {
             f16: dtype == DType::F16,
@@ -110,10 +152,25 @@ pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: bool) ->
     }
 }
 
+/// Widths of values with a variant each.
+const WIDTHS: [u32; 6] = [32, 64, 96, 128, 192, 256];
+
+fn of_widths(tier: Tier, extras: impl IntoIterator<Item = Extras> + Clone) -> Vec<Variant> {
+    let all = DTYPES.into_iter().flat_map(|t| extras.clone().into_iter().map(move |e| (t, e)));
+    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, d, e))).collect()
+}
+
 fn prefill_variants(tier: Tier) -> Vec<Variant> {
-    let sizes = [32, 64, 96, 128, 192, 256];
-    let all = DTYPES.into_iter().flat_map(|t| [false, true].map(|extras| (t, extras)));
-    all.flat_map(|(t, extras)| sizes.map(|d| prefill_variant(tier, t, d, extras))).collect()
+    of_widths(tier, [Extras::None, Extras::Tensors])
+}
+
+fn paged_variants(tier: Tier) -> Vec<Variant> {
+    of_widths(tier, KvFormat::ALL.map(Extras::Blocks))
+}
+
+/// Whether codes are stored with a constant added.
+fn offset(format: KvFormat) -> bool {
+    matches!(format, KvFormat::Int8 | KvFormat::Int4)
 }
 
 /// Lanes of a team of `attention_decode`, and the pieces of eight elements that each holds of a row of `d`.
@@ -169,7 +226,7 @@ pub(super) fn decode_variant(
             SUBGROUP = Def::Flag(tier == Tier::Subgroup),
             STORE = Def::Word(store.format.name()),
             QUANTISED = Def::Flag(store.format.quantised()),
-            OFFSET = Def::Flag(matches!(store.format, KvFormat::Int8 | KvFormat::Int4)),
+            OFFSET = Def::Flag(offset(store.format)),
             PAGED = Def::Flag(store.paged),
             TL = Def::Num(lanes),
             C = Def::Num(pieces),

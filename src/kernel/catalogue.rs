@@ -18,6 +18,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::sparse::GEMV_SPARSE,
     &crate::dequant::DEQUANT,
     &crate::attention::ATTENTION,
+    &crate::attention::ATTENTION_PAGED,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
     &crate::kv::KV_WRITE,

@@ -227,7 +227,15 @@ pub enum Context<'a> {
     },
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The table, if there is one.
+    pub(crate) fn table(self) -> Option<&'a Tensor> {
+        match self {
+            Context::Contiguous { .. } => None,
+            Context::Paged { table, .. } => Some(table),
+        }
+    }
+
     /// Checks it against a cache; the rows of the longest sequence.
     pub(crate) fn check(self, kernel: &'static str, b: usize, blocks: usize, block: usize) -> Result<usize> {
         match self {
