@@ -102,7 +102,7 @@ fn kv(text: &str) -> Result<KvFormat, String> {
 }
 
 fn block(text: &str) -> Result<usize, String> {
-    let good = |n: &usize| (8..=256).contains(n) && n % 8 == 0;
+    let good = |n: &usize| (8..=256).contains(n) && n.is_multiple_of(8);
     text.parse().ok().filter(good).ok_or_else(|| "needs a multiple of 8 from 8 to 256".into())
 }
 

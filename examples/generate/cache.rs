@@ -24,12 +24,14 @@ pub struct Cache {
 enum Store {
     /// `[context, kv_heads · head_dim]` per layer.
     Rows(Vec<(Tensor, Tensor)>),
-    Blocks {
-        cache: KvCache,
-        sequence: Sequence,
-        /// Where the tokens of the next pass go.
-        step: Step,
-    },
+    Blocks(Box<Blocks>),
+}
+
+struct Blocks {
+    cache: KvCache,
+    sequence: Sequence,
+    /// Where the tokens of the next pass go.
+    step: Step,
 }
 
 impl Cache {
@@ -50,7 +52,7 @@ impl Cache {
                 let mut cache = KvCache::new(gpu, format.unwrap_or(own), shape)?;
                 let sequence = cache.add();
                 let step = cache.step(&[(sequence, 0)])?;
-                Store::Blocks { cache, sequence, step }
+                Store::Blocks(Box::new(Blocks { cache, sequence, step }))
             }
         };
         Ok(Cache { context, store })
@@ -59,7 +61,7 @@ impl Cache {
     pub fn bytes(&self) -> u64 {
         match &self.store {
             Store::Rows(layers) => layers.iter().map(|(k, v)| k.bytes() + v.bytes()).sum(),
-            Store::Blocks { cache, .. } => cache.bytes(),
+            Store::Blocks(blocks) => blocks.cache.bytes(),
         }
     }
 
@@ -67,7 +69,8 @@ impl Cache {
     pub fn kind(&self) -> String {
         match &self.store {
             Store::Rows(_) => String::new(),
-            Store::Blocks { cache, .. } => {
+            Store::Blocks(blocks) => {
+                let cache = &blocks.cache;
                 let format = cache.layer(0).map_or("empty", |layer| layer.format.name());
                 format!(", {format} in blocks of {}", cache.shape().pool.block)
             }
@@ -76,7 +79,8 @@ impl Cache {
 
     /// Makes room for the tokens `past..past + rows` of the sequence, and forgets those behind.
     pub fn advance(&mut self, past: usize, rows: usize) -> wgmarlin::Result<()> {
-        if let Store::Blocks { cache, sequence, step } = &mut self.store {
+        if let Store::Blocks(blocks) = &mut self.store {
+            let Blocks { cache, sequence, step } = &mut **blocks;
             let has = cache.rows(*sequence)?.min(past);
             cache.truncate(*sequence, has)?;
             // Only a warm-up starts behind what is there.
@@ -95,7 +99,7 @@ impl Cache {
     ) -> (&'a Tensor, &'a Tensor, usize) {
         match &self.store {
             Store::Rows(layers) => (&layers[layer].0, &layers[layer].1, past),
-            Store::Blocks { .. } => (new.0, new.1, 0),
+            Store::Blocks(_) => (new.0, new.1, 0),
         }
     }
 
@@ -120,7 +124,8 @@ impl Cache {
                 );
                 attention::record_any(r, &AttentionDecode { q, k, v, out, kv_len, options, workspace })
             }
-            Store::Blocks { cache, step, .. } => {
+            Store::Blocks(blocks) => {
+                let Blocks { cache, step, .. } = &**blocks;
                 let shape = [rows, kv_heads, head_dim];
                 cache.write(r, layer, step, &k.reshape(&shape)?, &v.reshape(&shape)?)?;
                 let (cache, context) = (cache.layer(layer)?, step.context());
