@@ -265,6 +265,34 @@ fn decoding_is_a_row_of_prefill_under_all_options() {
     }
 }
 
+/// Many queries over blocks, with every option, are those over tensors.
+#[test]
+fn options_do_not_depend_on_the_layout() {
+    let bench = Bench::new();
+    let text = Text::new(11, 70);
+    let mut random = Random::new(12);
+    let bias = bench.tensor(&[1, 1, 30, 70], &random.values(30 * 70, DType::F32));
+    let sinks = bench.tensor(&[HQ], &random.values(HQ, DType::F32));
+    let mut cache = bench.cache(KvFormat::F32, 8, 9);
+    let sequence = cache.add();
+    let step = bench.feed(&mut cache, &[(sequence, 70)], &[&text]);
+    let plain =
+        Options { window: Some(33), soft_cap: Some(1.5), sinks: Some(&sinks), ..Options::causal(SCALE) };
+    for options in [plain, Options { bias: Some(&bias), ..plain }] {
+        let want = bench.plain(&text, 40..70, options);
+        let q = &bench.tensor(&[1, 30, HQ, D], &text.q[40 * HQ * D..]);
+        let (out, workspace) = (&bench.empty(&[1, 30, HQ, DV]), &bench.workspace(1, 30, 70));
+        let (cache, context) = (cache.layer(0).expect("a layer"), step.context());
+        let request = AttentionPaged { q, cache, context, out, options, workspace };
+        let mut used = Vec::new();
+        let run = bench.0.run(|r| attention::record_paged(r, &request).map(|()| used = r.used().to_vec()));
+        run.expect("runs");
+        let tiles = options.bias.is_none();
+        assert_eq!(used[0].0, if tiles { "attention_paged" } else { "attention_decode" });
+        close(&bench.read(out), &want);
+    }
+}
+
 #[test]
 fn a_window_as_long_as_the_keys_is_none() {
     let bench = Bench::new();

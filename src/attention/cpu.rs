@@ -22,7 +22,7 @@ pub struct Problem {
     pub soft_cap: Option<f32>,
     /// [B, Hq, Sq, keys] as far as they are not 1, and these four sizes.
     pub bias: Option<(Vec<f32>, [usize; 4])>,
-    /// [Hq]
+    /// \[Hq\]
     pub sinks: Option<Vec<f32>>,
 }
 

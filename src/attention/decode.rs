@@ -16,8 +16,8 @@ use crate::tensor::{DType, Tensor};
 /// by the shapes and the adapter, so results repeat bit for bit.
 ///
 /// # Errors
-/// As [`record`]; also [`Error::Shape`] for more than 8 queries or a short workspace, and [`Error::Limit`] for a
-/// workspace of 2³² elements.
+/// As [`record`](super::record); also [`Error::Shape`] for more than 8 queries or a short workspace, and
+/// [`Error::Limit`] for a workspace of 2³² elements.
 ///
 /// ```no_run
 /// use wgmarlin::{DType, Gpu, attention};

@@ -63,8 +63,8 @@ fn most_splits(workgroups: usize, b: usize, rows: usize, hkv: usize, kv_len: usi
 }
 
 /// The f32 elements that [`AttentionDecode::workspace`](super::AttentionDecode::workspace) needs on this adapter for
-/// \[B, Sq, Hq, D\] queries on Hkv KV heads (D: the width of values, if it differs); 0 when the keys are never split. It never falls as `b`, `sq`, `d` or
-/// `kv_len` grows: a workspace made for the largest batch, the most queries and the capacity of a cache serves every
+/// \[B, Sq, Hq, D\] queries on Hkv KV heads (D: the width of values, if it differs); 0 when the keys are never split. It
+/// never falls as `b`, `sq`, `d` or `kv_len` grows: a workspace made for the largest batch, the most queries and the capacity of a cache serves every
 /// smaller call on it. (It is a bound: on a large GPU at most 4224·(D + 2) elements, whatever the call.)
 pub fn workspace_len(
     gpu: &Gpu,
