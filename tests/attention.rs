@@ -124,6 +124,15 @@ impl Bench {
         self.read(out)
     }
 
+    /// What query `end - 1` of a text gives in a contiguous cache of its own.
+    fn alone(&self, format: KvFormat, text: &Text, end: usize) -> [Vec<f32>; LAYERS] {
+        let shape = CacheShape::contiguous(LAYERS, [HKV, D, DV], 1, 300, 300);
+        let mut cache = KvCache::new(&self.0, format, shape).expect("fits");
+        let sequence = cache.add();
+        let step = self.feed(&mut cache, &[(sequence, end)], &[text]);
+        self.last(&cache, &step, &[text])
+    }
+
     /// The last query of each sequence, in both layers.
     fn last(&self, cache: &KvCache, step: &Step, texts: &[&Text]) -> [Vec<f32>; LAYERS] {
         let ends: Vec<_> = texts.iter().zip(&step.parts).map(|(text, part)| (*text, part.rows)).collect();
@@ -155,11 +164,7 @@ fn each_of_many_sequences_gets_what_it_gets_alone() {
         let together = bench.last(&cache, &step.expect("steps"), &texts);
         let row = HQ * DV;
         for (n, (text, len)) in texts.iter().zip(lens).enumerate() {
-            let shape = CacheShape::contiguous(LAYERS, [HKV, D, DV], 1, 300, 300);
-            let mut lone = KvCache::new(&bench.0, format, shape).expect("fits");
-            let sequence = lone.add();
-            let step = bench.feed(&mut lone, &[(sequence, len + 3)], &[text]);
-            for (together, alone) in together.iter().zip(bench.last(&lone, &step, &[text])) {
+            for (together, alone) in together.iter().zip(bench.alone(format, text, len + 3)) {
                 close(&together[n * row..][..row], &alone);
             }
             if format == KvFormat::F32 {
@@ -172,6 +177,10 @@ fn each_of_many_sequences_gets_what_it_gets_alone() {
 
 #[test]
 fn forks_share_and_go_their_own_ways() {
+    [KvFormat::F32, KvFormat::Bf16, KvFormat::Int4].into_iter().for_each(fork);
+}
+
+fn fork(format: KvFormat) {
     let bench = Bench::new();
     let prompt = Text::new(1, 21);
     let own = |seed| {
@@ -187,7 +196,7 @@ fn forks_share_and_go_their_own_ways() {
     // A fork at its end, two in the middle of a block.
     let texts = [prompt.clone(), own(2), own(3)];
     let texts: Vec<&Text> = texts.iter().collect();
-    let mut cache = bench.cache(KvFormat::F32, 8, 8);
+    let mut cache = bench.cache(format, 8, 8);
     let (a, filler) = (cache.add(), cache.add());
     bench.feed(&mut cache, &[(filler, 8)], &[&Text::new(9, 8)]);
     bench.feed(&mut cache, &[(a, 20)], &texts[..1]);
@@ -198,7 +207,9 @@ fn forks_share_and_go_their_own_ways() {
     let got = bench.last(&cache, &step, &texts);
     for (n, text) in texts.iter().enumerate() {
         let end = step.parts[n].rows;
-        close(&got[0][n * HQ * DV..][..HQ * DV], &bench.plain(text, end - 1..end, Options::causal(SCALE)));
+        for (got, alone) in got.iter().zip(bench.alone(format, text, end)) {
+            close(&got[n * HQ * DV..][..HQ * DV], &alone);
+        }
     }
     // Nothing is left, and a step that does not fit changes nothing.
     let error = cache.step(&[(a, 1), (b, 3)]).expect_err("full");
