@@ -29,6 +29,10 @@ pub enum Error {
     #[error("{kernel}: {what} lives on another device")]
     ForeignTensor { kernel: &'static str, what: String },
 
+    /// A [`KvCache`](crate::kv::KvCache) has too few free blocks for a step; nothing has changed.
+    #[error("KvCache: {need} free blocks are needed, there are {free}")]
+    CacheFull { need: usize, free: usize },
+
     /// A shader did not compose, validate or compile.
     #[error("{kernel}: shader does not compile\n{log}")]
     Compile { kernel: String, log: String },

@@ -141,6 +141,14 @@ fn f16_agrees_with_transformers() {
     assert!(out.contains("passed (error < 2e-2, argmax ≥ 98 %)"), "{out}");
 }
 
+#[test]
+fn a_cache_in_blocks_agrees_with_transformers() {
+    for more in [&["--kv", "f32", "--paged", "16"][..], &["--paged", "256"]] {
+        let out = succeeds(&[&["--weights", "f32", "--check"], more].concat());
+        assert!(out.contains("passed (error < 1e-4, argmax ≥ 100 %, all greedy tokens)"), "{out}");
+    }
+}
+
 /// The check can fail: one row of one weight matrix negated is enough.
 #[test]
 fn a_changed_weight_fails_the_check() {
@@ -163,7 +171,11 @@ fn a_changed_weight_fails_the_check() {
 
 /// Over one window of 512 tokens, on which the formats are far enough apart.
 fn perplexity(weights: &str, scale: &str) -> f64 {
-    let out = succeeds(&["--weights", weights, "--scale", scale, "--perplexity", "--windows", "1"]);
+    perplexity_of(&["--weights", weights, "--scale", scale])
+}
+
+fn perplexity_of(args: &[&str]) -> f64 {
+    let out = succeeds(&[args, &["--perplexity", "--windows", "1"]].concat());
     let value = out.split_whitespace().nth(1).and_then(|v| v.parse().ok());
     value.unwrap_or_else(|| panic!("no perplexity in {out}"))
 }
@@ -176,6 +188,16 @@ fn quantisation_costs_little_and_the_searched_scale_less() {
     assert!(int8.abs() < 3e-3, "int8 changes the perplexity by {int8}");
     assert!(fp4 > 0.0 && fp4 < 0.05, "fp4 with searched scales costs {fp4}");
     assert!(rounded > 1.5 * fp4 && rounded < 0.12, "fp4 with absmax scales costs {rounded}, searched {fp4}");
+}
+
+#[test]
+fn narrow_caches_cost_little() {
+    let of = |kv| perplexity_of(&["--weights", "f32", "--kv", kv, "--paged", "32"]);
+    let exact = of("f32");
+    for (kv, most) in [("fp8", 1e-2), ("int8", 3e-3), ("int4", 0.1), ("fp4", 0.1)] {
+        let cost = of(kv) / exact - 1.0;
+        assert!(cost != 0.0 && cost.abs() < most, "{kv} changes the perplexity by {cost}");
+    }
 }
 
 #[test]
@@ -327,6 +349,8 @@ fn arguments_out_of_range() {
         ("--activations", &["i8"]),
         ("--scale", &["best"]),
         ("--windows", &["0"]),
+        ("--kv", &["fp5"]),
+        ("--paged", &["0", "12", "264", "x"]),
         ("--context", &["0", "5000"]),
     ] {
         for value in values {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use wgmarlin::DType;
 use wgmarlin::format::{Format, Group, ScaleSearch};
+use wgmarlin::kv::KvFormat;
 use wgmarlin::sample::Choice;
 
 /// Runs a small Hugging Face model on any GPU with wgmarlin's kernels.
@@ -47,6 +48,12 @@ pub struct Args {
     /// Positions of the KV cache [default: as many as needed, up to the model's own limit]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+    /// Format of the KV cache: f32, f16, bf16, fp8, int8, int4 or fp4 [default: plain tensors of the activations' type]
+    #[arg(long, value_parser = kv)]
+    pub kv: Option<KvFormat>,
+    /// Keep the KV cache in blocks of so many positions, a multiple of 8 up to 256
+    #[arg(long, value_name = "BLOCK", value_parser = block)]
+    pub paged: Option<usize>,
     /// Compare with reference.safetensors; exit status 1 if outside the thresholds
     #[arg(long)]
     pub check: bool,
@@ -87,6 +94,16 @@ impl Args {
 fn format(text: &str) -> Result<Format, String> {
     let known = || Format::ALL.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ");
     Format::parse(text).ok_or_else(|| format!("needs one of {}", known()))
+}
+
+fn kv(text: &str) -> Result<KvFormat, String> {
+    let name = if text == "fp8" { KvFormat::E4m3.name() } else { text };
+    KvFormat::parse(name).ok_or_else(|| "needs f32, f16, bf16, fp8, int8, int4 or fp4".into())
+}
+
+fn block(text: &str) -> Result<usize, String> {
+    let good = |n: &usize| (8..=256).contains(n) && n.is_multiple_of(8);
+    text.parse().ok().filter(good).ok_or_else(|| "needs a multiple of 8 from 8 to 256".into())
 }
 
 fn activations(text: &str) -> Result<DType, String> {

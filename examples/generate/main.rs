@@ -6,6 +6,7 @@
 //! ```
 
 mod args;
+mod cache;
 mod checkpoint;
 mod config;
 mod error;
@@ -22,6 +23,7 @@ use clap::Parser;
 use wgmarlin::Gpu;
 
 use args::Args;
+use cache::Kv;
 use checkpoint::{Checkpoint, read_text};
 use config::Description;
 use error::{Error, Result};
@@ -84,7 +86,7 @@ fn run(args: &Args) -> Result<bool> {
     let model = Model::load(&gpu, description, &checkpoint, precision, |n| bar.set_position(n as u64))?;
     bar.finish_and_clear();
 
-    let mut session = Session::new(&model, context)?;
+    let mut session = Session::new(&model, Kv { format: args.kv, block: args.paged }, context)?;
     let mut out = std::io::stdout().lock();
     let mut good = true;
     if let Some(prompt) = &prompt {

@@ -2,7 +2,7 @@
 //! forward pass.
 
 use half::f16;
-use wgmarlin::attention::{self, AttentionDecode};
+use wgmarlin::attention;
 use wgmarlin::embed::{self, Embed};
 use wgmarlin::format::{Format, Group, PackedMatrix, ScaleSearch};
 use wgmarlin::matmul::{self, Activation, GateUp, Linear, Weight};
@@ -10,6 +10,7 @@ use wgmarlin::norm::{self, RmsNorm};
 use wgmarlin::rope::{self, Pairing, Rope};
 use wgmarlin::{DType, Gpu, Recorder, Tensor};
 
+use crate::cache::{Cache, Kv};
 use crate::checkpoint::Checkpoint;
 use crate::config::Description;
 use crate::error::{Error, Result};
@@ -56,12 +57,6 @@ struct Projection {
     bias: Option<Tensor>,
 }
 
-/// Keys and values of one sequence, `[context, kv_heads · head_dim]` per layer.
-pub struct Cache {
-    layers: Vec<(Tensor, Tensor)>,
-    pub context: usize,
-}
-
 /// The activations of `rows` tokens.
 pub struct Activations {
     /// U32 \[rows\]: what to embed.
@@ -73,6 +68,9 @@ pub struct Activations {
     x: Tensor,
     update: Tensor,
     q: Tensor,
+    /// New keys and values on their way into a cache in blocks.
+    k: Tensor,
+    v: Tensor,
     mixed: Tensor,
     gated: Tensor,
     workspace: Tensor,
@@ -133,7 +131,7 @@ impl Model {
     }
 
     /// Records everything from the token ids in `t` to its `normed`. The tokens stand at `past..past + rows` of
-    /// the sequence; their keys and values go into the cache.
+    /// the sequence; their keys and values go into the cache, which has room for them.
     pub fn forward(
         &self,
         r: &mut Recorder<'_, '_>,
@@ -142,7 +140,7 @@ impl Model {
         past: usize,
     ) -> wgmarlin::Result<()> {
         let Description { heads, kv_heads, head_dim, norm_eps: eps, .. } = self.description;
-        let (rows, context) = (t.ids.len(), cache.context);
+        let rows = t.ids.len();
         let q_heads = t.q.reshape(&[rows, heads, head_dim])?;
         let q_batch = t.q.reshape(&[1, rows, heads, head_dim])?;
         let mixed_batch = t.mixed.reshape(&[1, rows, heads, head_dim])?;
@@ -150,37 +148,26 @@ impl Model {
         embed::record(r, &Embed { ids: &t.ids, table: &self.embedding, out: &t.x, scale: 1.0 })?;
         // Each sublayer's output is added to the stream by the norm that follows it.
         let mut residual = None;
-        for (layer, (k, v)) in self.layers.iter().zip(&cache.layers) {
+        for (i, layer) in self.layers.iter().enumerate() {
             let weight = &layer.attention_norm;
             norm::record(r, &RmsNorm { x: &t.x, residual, weight, out: &t.normed, eps })?;
             layer.q.record(r, &t.normed, &t.q, 0)?;
-            layer.k.record(r, &t.normed, k, past)?;
-            layer.v.record(r, &t.normed, v, past)?;
+            let (k, v, k_row) = cache.place(i, past, (&t.k, &t.v));
+            layer.k.record(r, &t.normed, k, k_row)?;
+            layer.v.record(r, &t.normed, v, k_row)?;
             rope::record(
                 r,
                 &Rope {
                     q: &q_heads,
-                    k: Some(&k.reshape(&[context, kv_heads, head_dim])?),
-                    k_row: past,
+                    k: Some(&k.reshape(&[k.rows(), kv_heads, head_dim])?),
+                    k_row,
                     positions: &t.positions,
                     inv_freq: &self.inv_freq,
                     pairing: Pairing::HalfSplit,
                     mscale: 1.0,
                 },
             )?;
-            attention::record_any(
-                r,
-                &AttentionDecode {
-                    q: &q_batch,
-                    k: &k.reshape(&[1, context, kv_heads, head_dim])?,
-                    v: &v.reshape(&[1, context, kv_heads, head_dim])?,
-                    out: &mixed_batch,
-                    kv_len: past + rows,
-                    causal: true,
-                    scale: 1.0 / (head_dim as f32).sqrt(),
-                    workspace: &t.workspace,
-                },
-            )?;
+            cache.attend(r, i, [&q_batch, k, v, &mixed_batch], kv_heads, past + rows, &t.workspace)?;
             layer.o.record(r, &t.mixed, &t.update, 0)?;
             let weight = &layer.mlp_norm;
             norm::record(r, &RmsNorm { x: &t.x, residual: Some(&t.update), weight, out: &t.normed, eps })?;
@@ -200,12 +187,8 @@ impl Model {
     }
 
     /// An empty cache.
-    pub fn cache(&self, context: usize) -> Result<Cache> {
-        let shape = [context, self.description.kv_width()];
-        let one = || self.gpu.alloc(self.precision.activations, &shape);
-        let layers =
-            (0..self.description.layers).map(|_| Ok((one()?, one()?))).collect::<wgmarlin::Result<_>>()?;
-        Ok(Cache { layers, context })
+    pub fn cache(&self, kv: Kv, context: usize) -> Result<Cache> {
+        Cache::new(&self.gpu, &self.description, kv, self.precision.activations, context)
     }
 
     /// Room for the activations of `rows` tokens of a sequence of up to `context`.
@@ -226,6 +209,8 @@ impl Model {
             x: alloc(d.hidden)?,
             update: alloc(d.hidden)?,
             q: alloc(d.q_width())?,
+            k: alloc(d.kv_width())?,
+            v: alloc(d.kv_width())?,
             mixed: alloc(d.q_width())?,
             gated: alloc(d.ffn)?,
             workspace: self.gpu.alloc(DType::F32, &[workspace])?,
@@ -247,12 +232,6 @@ impl Projection {
     }
 }
 
-impl Cache {
-    pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(|(k, v)| k.bytes() + v.bytes()).sum()
-    }
-}
-
 impl Activations {
     /// The first `rows` rows, in the same memory.
     pub fn first(&self, gpu: &Gpu, rows: usize) -> wgmarlin::Result<Activations> {
@@ -264,6 +243,8 @@ impl Activations {
             x: first(&self.x)?,
             update: first(&self.update)?,
             q: first(&self.q)?,
+            k: first(&self.k)?,
+            v: first(&self.v)?,
             mixed: first(&self.mixed)?,
             gated: first(&self.gated)?,
             workspace: self.workspace.clone(),

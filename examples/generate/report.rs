@@ -46,7 +46,12 @@ pub fn write(session: &Session<'_>, err: &mut impl Write) -> Result<()> {
     let (weights, activations) = (model.precision.weights.name(), model.precision.activations.wgsl());
     let (caps, context) = (model.gpu.caps(), session.cache.context);
     writeln!(err, "weights   {:.2} MiB, {weights} with {activations} activations", mib(model.bytes))?;
-    writeln!(err, "KV cache  {:.2} MiB for {context} positions", mib(session.cache.bytes()))?;
+    writeln!(
+        err,
+        "KV cache  {:.2} MiB for {context} positions{}",
+        mib(session.cache.bytes()),
+        session.cache.kind()
+    )?;
     writeln!(err, "adapter   {} ({:?})", caps.adapter, caps.backend)?;
     let mut tiers: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for (kernel, tier) in &session.used {

@@ -4,8 +4,9 @@ use wgmarlin::argmax::{self, Argmax};
 use wgmarlin::sample::{self, Choice, Sample};
 use wgmarlin::{DType, Readback, Recorder, Tensor, Tier};
 
+use crate::cache::{Cache, Kv};
 use crate::error::{Error, Result};
-use crate::model::{Activations, Cache, Model};
+use crate::model::{Activations, Model};
 
 /// Most tokens of a prompt that go through the model at once.
 const CHUNK: usize = 256;
@@ -30,12 +31,12 @@ pub struct Session<'m> {
 }
 
 impl<'m> Session<'m> {
-    pub fn new(model: &'m Model, context: usize) -> Result<Session<'m>> {
+    pub fn new(model: &'m Model, kv: Kv, context: usize) -> Result<Session<'m>> {
         let vocab = model.description.vocab;
         let chunk = CHUNK.min(context).min((CHUNK_LOGITS / vocab).max(1));
         Ok(Session {
             model,
-            cache: model.cache(context)?,
+            cache: model.cache(kv, context)?,
             past: 0,
             used: Vec::new(),
             chunk: model.activations(chunk, context)?,
@@ -51,15 +52,17 @@ impl<'m> Session<'m> {
     }
 
     /// Compiles what a prompt of this length and the steps after it will use.
-    pub fn warm_up(&self, prompt: usize, choice: &Choice) -> Result<()> {
+    pub fn warm_up(&mut self, prompt: usize, choice: &Choice) -> Result<()> {
         let (gpu, chunk) = (&self.model.gpu, self.chunk.ids.len());
         let before_last = prompt.saturating_sub(1);
         for rows in [before_last.min(chunk), before_last % chunk] {
             if rows > 0 {
                 let t = self.chunk.first(gpu, rows)?;
+                self.cache.advance(0, rows)?;
                 gpu.warm_up(|r| self.model.forward(r, &t, &self.cache, 0))?;
             }
         }
+        self.cache.advance(before_last, 1)?;
         gpu.warm_up(|r| self.record_step(r, choice, before_last))?;
         Ok(())
     }
@@ -95,6 +98,7 @@ impl<'m> Session<'m> {
         gpu.write(&t.ids, ids)?;
         let positions: Vec<u32> = (self.past..self.past + ids.len()).map(|p| p as u32).collect();
         gpu.write(&t.positions, &positions)?;
+        self.cache.advance(self.past, ids.len())?;
         let used = &mut self.used;
         gpu.run(|r| {
             self.model.forward(r, &t, &self.cache, self.past)?;
@@ -119,6 +123,7 @@ impl<'m> Session<'m> {
         self.room(1)?;
         let gpu = &self.model.gpu;
         gpu.write(&self.one.positions, &[self.past as u32])?;
+        self.cache.advance(self.past, 1)?;
         let device = gpu.device();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

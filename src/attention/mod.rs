@@ -1,29 +1,39 @@
-//! Scaled dot-product attention, out = softmax(scale·Q·Kᵀ + mask)·V, over a contiguous KV cache, with any ratio of
-//! query to KV heads.
+//! Scaled dot-product attention, out = softmax(scale·Q·Kᵀ + mask)·V, over KV caches of any format, contiguous or paged,
+//! with any ratio of query to KV heads and the masks of [`Options`].
 //!
 //! * [`record`]: many queries (prefill), online softmax in tiles (Dao et al., "FlashAttention", 2022);
 //! * [`record_decode`]: 1 to 8 queries; the keys are split over workgroups and the parts merged ("Flash-Decoding",
 //!   Dao et al., 2023);
-//! * [`record_any`]: one of the two, by the number of queries.
+//! * [`record_any`]: one of the two, by the number of queries;
+//! * [`record_paged`]: as `record_any`, over the blocks of a [`KvBlocks`] ("PagedAttention", Kwon et al., 2023).
 //!
 //! All scores, sums and maxima are f32, whatever the storage. A query that sees no key gives 0. What lies behind
-//! `kv_len` in the cache is never used.
+//! the last key of a sequence in its cache is never used.
 
+mod blocks;
+mod cases;
 mod cpu;
+mod decode;
+mod extra;
+mod options;
+mod paged_cases;
 mod plan;
 mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::{Problem, attention};
-pub use plan::workspace_len;
-pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_MERGE};
+pub use blocks::record_paged;
+pub use cpu::{Problem, attention, lse};
+pub use decode::record_decode;
+pub use options::Options;
+pub use plan::{merged_workspace_len, workspace_len};
+pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_MERGE, ATTENTION_PAGED};
 
-use crate::device::Caps;
 use crate::error::{Error, Result};
-use crate::kernel::{Launch, Recorder, Tier};
+use crate::kernel::{Launch, Recorder};
+use crate::kv::{Context, KvBlocks};
 use crate::tensor::{DType, Tensor};
-use plan::Splits;
+use options::BiasSteps;
 
 /// The largest number of queries that [`record_decode`] takes.
 pub const MAX_DECODE: usize = 8;
@@ -35,16 +45,13 @@ pub struct Attention<'a> {
     pub q: &'a Tensor,
     /// \[B, C, Hkv, D\], like `q`; Hq a multiple of Hkv: query head h reads KV head h / (Hq / Hkv).
     pub k: &'a Tensor,
-    /// Like `k`.
+    /// \[B, C, Hkv, Dv\], like `k`; Dv a multiple of 8 up to 256.
     pub v: &'a Tensor,
-    /// Like `q`.
+    /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     /// The first `kv_len` of the C rows are valid.
     pub kv_len: usize,
-    /// Query i sees keys 0..=i + kv_len − Sq: the last query meets the last key. Without, every query sees all.
-    pub causal: bool,
-    /// Factor of the scores, usually 1/√D; finite.
-    pub scale: f32,
+    pub options: Options<'a>,
 }
 
 /// Attention of few queries over many keys.
@@ -54,25 +61,38 @@ pub struct AttentionDecode<'a> {
     pub q: &'a Tensor,
     /// \[B, C, Hkv, D\], like `q`; Hq a multiple of Hkv.
     pub k: &'a Tensor,
-    /// Like `k`.
+    /// \[B, C, Hkv, Dv\], like `k`; Dv a multiple of 8 up to 256.
     pub v: &'a Tensor,
-    /// Like `q`.
+    /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     /// The first `kv_len` of the C rows are valid.
     pub kv_len: usize,
-    /// As [`Attention::causal`].
-    pub causal: bool,
-    /// Factor of the scores, usually 1/√D; finite.
-    pub scale: f32,
-    /// f32, any shape with at least [`workspace_len`] elements. Its contents need not be kept between calls; one
-    /// workspace serves all layers of a pass.
+    pub options: Options<'a>,
+    /// f32, any shape with at least [`workspace_len`] elements ([`merged_workspace_len`] with sinks or an LSE output).
+    /// Its contents need not be kept between calls; one workspace serves all layers of a pass.
+    pub workspace: &'a Tensor,
+}
+
+/// Attention over a cache in blocks, of any format.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionPaged<'a> {
+    /// \[B, Sq, Hq, D\], f32 or f16. Any Sq, so that prompts can be read in pieces.
+    pub q: &'a Tensor,
+    /// Keys of width D, values of width Dv; Hq a multiple of its heads.
+    pub cache: &'a KvBlocks,
+    /// Which of its rows belong to which of the B sequences.
+    pub context: Context<'a>,
+    /// \[B, Sq, Hq, Dv\], like `q`.
+    pub out: &'a Tensor,
+    pub options: Options<'a>,
+    /// As [`AttentionDecode::workspace`], for the longest sequence. Not used for more than 8 queries without a bias.
     pub workspace: &'a Tensor,
 }
 
 impl<'a> AttentionDecode<'a> {
     fn request(&self) -> Attention<'a> {
-        let AttentionDecode { q, k, v, out, kv_len, causal, scale, .. } = *self;
-        Attention { q, k, v, out, kv_len, causal, scale }
+        let AttentionDecode { q, k, v, out, kv_len, options, .. } = *self;
+        Attention { q, k, v, out, kv_len, options }
     }
 }
 
@@ -85,7 +105,9 @@ struct Sizes {
     hq: u32,
     hkv: u32,
     d: u32,
+    d_v: u32,
     capacity: u32,
+    /// Keys of the longest sequence.
     kv_len: u32,
 }
 
@@ -94,45 +116,59 @@ impl Sizes {
     fn rows(&self) -> u32 {
         self.sq * (self.hq / self.hkv)
     }
+
+    /// Workgroups of them for many queries.
+    fn tiles(&self) -> u32 {
+        self.rows().div_ceil(spec::TILE_ROWS)
+    }
 }
 
-/// Checks a request; `None` if there is nothing to compute.
-fn check(kernel: &'static str, request: &Attention<'_>) -> Result<Option<Sizes>> {
-    let Attention { q, k, v, out, kv_len, scale, .. } = *request;
-    let dtype = q.dtype();
+/// Checks the queries; their shape.
+fn check_q(kernel: &'static str, q: &Tensor) -> Result<[usize; 4]> {
     q.expect(kernel, "q", &[DType::F32, DType::F16], q.shape())?;
     let &[b, sq, hq, d] = q.shape() else {
         return Err(Error::shape(kernel, "q", q.shape(), "[B, Sq, Hq, D]"));
     };
-    let &[_, capacity, hkv, _] = k.shape() else {
-        return Err(Error::shape(kernel, "k", k.shape(), "[B, C, Hkv, D]"));
-    };
     if d == 0 || d % 8 != 0 || d > 256 {
         return Err(Error::shape(kernel, "q's head size D", d, "a multiple of 8 from 8 to 256"));
     }
+    within_u32(&format!("{kernel}: q"), q.len() as u64)?;
+    Ok([b, sq, hq, d])
+}
+
+/// Checks a request; `None` if there is nothing to compute.
+fn check(kernel: &'static str, request: &Attention<'_>) -> Result<Option<(Sizes, BiasSteps)>> {
+    let Attention { q, k, v, out, kv_len, options } = *request;
+    let dtype = q.dtype();
+    let [b, sq, hq, d] = check_q(kernel, q)?;
+    let &[_, capacity, hkv, _] = k.shape() else {
+        return Err(Error::shape(kernel, "k", k.shape(), "[B, C, Hkv, D]"));
+    };
     if hkv == 0 || hq % hkv != 0 {
         let what = "k's number of heads Hkv";
         return Err(Error::shape(kernel, what, hkv, format!("a divisor of q's {hq} heads")));
     }
     k.expect(kernel, "k", &[dtype], &[b, capacity, hkv, d])?;
-    v.expect(kernel, "v", &[dtype], k.shape())?;
-    out.expect(kernel, "out", &[dtype], q.shape())?;
+    let d_v = v.cols();
+    v.expect(kernel, "v", &[dtype], &[b, capacity, hkv, d_v])?;
+    if d_v == 0 || d_v % 8 != 0 || d_v > 256 {
+        return Err(Error::shape(kernel, "v's head size Dv", d_v, "a multiple of 8 from 8 to 256"));
+    }
+    out.expect(kernel, "out", &[dtype], &[b, sq, hq, d_v])?;
     if kv_len > capacity {
         return Err(Error::value(kernel, "kv_len", kv_len, format!("at most the capacity {capacity}")));
     }
-    if !scale.is_finite() {
-        return Err(Error::value(kernel, "scale", scale, "finite"));
-    }
-    for (what, tensor) in [("q", q), ("k", k)] {
+    let bias = options.check(kernel, [b, sq, hq], kv_len)?;
+    for (what, tensor) in [("k", k), ("v", v), ("out", out)] {
         within_u32(&format!("{kernel}: {what}"), tensor.len() as u64)?;
     }
     if q.is_empty() {
         return Ok(None);
     }
     // No dimension exceeds its tensor's length, which fits (an empty k still has Hkv ≤ Hq, and kv_len = 0).
-    let [b, sq, hq, hkv, d, kv_len] = [b, sq, hq, hkv, d, kv_len].map(|n| n as u32);
+    let [b, sq, hq, hkv, d, d_v, kv_len] = [b, sq, hq, hkv, d, d_v, kv_len].map(|n| n as u32);
     let capacity = if k.is_empty() { 0 } else { capacity as u32 };
-    Ok(Some(Sizes { dtype, b, sq, hq, hkv, d, capacity, kv_len }))
+    Ok(Some((Sizes { dtype, b, sq, hq, hkv, d, d_v, capacity, kv_len }, bias)))
 }
 
 /// Shaders index elements with 32 bits.
@@ -142,12 +178,6 @@ fn within_u32(what: &str, elements: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::Limit { what: what.to_string(), name: "elements of a 32-bit index", need: elements, max })
-}
-
-/// Lanes that every subgroup has at least: Intel's compiler chooses 8, 16 or 32 for each shader anew.
-fn narrowest_subgroup(caps: &Caps) -> u32 {
-    const INTEL: u32 = 0x8086;
-    caps.subgroup_size.min(if caps.vendor == INTEL { 8 } else { 16 })
 }
 
 /// Records attention of many queries: a workgroup takes 64 rows (queries × query heads of one KV head).
@@ -166,65 +196,71 @@ fn narrowest_subgroup(caps: &Caps) -> u32 {
 /// gpu.run(|r| {
 ///     let scale = 1.0 / 8f32.sqrt();
 ///     let (q, k, v, out) = (&q, &k, &v, &out);
-///     attention::record(r, &attention::Attention { q, k, v, out, kv_len: 3, causal: true, scale })
+///     let options = attention::Options::causal(scale);
+///     attention::record(r, &attention::Attention { q, k, v, out, kv_len: 3, options })
 /// })?;
 /// println!("{:?}", gpu.read::<f32>(&out)?);
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Result<()> {
-    let Some(s) = check(ATTENTION.name, request)? else { return Ok(()) };
+    let Some((s, bias)) = check(ATTENTION.name, request)? else { return Ok(()) };
+    let Attention { q, k, v, out, options, .. } = *request;
+    let extras = if options.extras() || s.d_v != s.d { spec::Extras::Tensors } else { spec::Extras::None };
     let (tier, defines, needs) =
-        recorder.choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d).into()))?;
-    let tiles = s.rows().div_ceil(spec::TILE_ROWS);
-    let groups = s.b * s.hkv * tiles;
+        recorder.choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d_v, extras).into()))?;
+    let groups = s.b * s.hkv * s.tiles();
     recorder.launch(Launch {
         spec: &ATTENTION,
         tier,
         defines,
         needs,
-        binds: &[request.q, request.k, request.v, request.out],
+        // What is absent is bound to what is bound in the same way.
+        binds: &[
+            q,
+            k,
+            v,
+            options.bias.unwrap_or(q),
+            options.sinks.unwrap_or(q),
+            out,
+            options.lse.unwrap_or(out),
+        ],
         params: spec::AttentionParams {
-            sq: s.sq,
-            kv_len: s.kv_len,
-            capacity: s.capacity,
-            heads: s.hq,
-            kv_heads: s.hkv,
-            d4: s.d / 4,
-            tiles,
-            groups,
-            causal: u32::from(request.causal),
-            scale: request.scale,
+            bias: bias.some,
+            bias_b: bias.b,
+            bias_h: bias.h,
+            bias_q: bias.q,
+            ..prefill_params(&s, &options)
         },
         groups: u64::from(groups),
     })
 }
 
-/// Records attention of 1 to 8 queries: one launch, or two when the keys are split. The order of summation is fixed
-/// by the shapes and the adapter, so results repeat bit for bit.
-///
-/// # Errors
-/// As [`record`]; also [`Error::Shape`] for more than 8 queries or a short workspace, and [`Error::Limit`] for a
-/// workspace of 2³² elements.
-///
-/// ```no_run
-/// use wgmarlin::{DType, Gpu, attention};
-/// let gpu = Gpu::new()?;
-/// let q = gpu.tensor(&[1, 1, 2, 8], &[0.5f32; 16])?;
-/// let k = gpu.tensor(&[1, 4, 1, 8], &[0.25f32; 32])?;
-/// let v = gpu.tensor(&[1, 4, 1, 8], &[1.0f32; 32])?;
-/// let out = gpu.alloc(DType::F32, &[1, 1, 2, 8])?;
-/// // Sized once, for the capacity of the cache and the largest batch.
-/// let workspace = gpu.alloc(DType::F32, &[attention::workspace_len(&gpu, 1, 1, 2, 1, 8, 4)])?;
-/// gpu.run(|r| {
-///     let (q, k, v, out, workspace, scale) = (&q, &k, &v, &out, &workspace, 1.0 / 8f32.sqrt());
-///     let request = attention::AttentionDecode { q, k, v, out, kv_len: 3, causal: true, scale, workspace };
-///     attention::record_decode(r, &request)
-/// })?;
-/// println!("{:?}", gpu.read::<f32>(&out)?);
-/// # Ok::<(), wgmarlin::Error>(())
-/// ```
-pub fn record_decode(recorder: &mut Recorder<'_, '_>, request: &AttentionDecode<'_>) -> Result<()> {
-    record_split(recorder, request, None)
+/// Parameters of many queries over tensors, without a bias.
+fn prefill_params(s: &Sizes, options: &Options<'_>) -> spec::AttentionParams {
+    spec::AttentionParams {
+        sq: s.sq,
+        kv_len: s.kv_len,
+        capacity: s.capacity,
+        heads: s.hq,
+        kv_heads: s.hkv,
+        d4: s.d / 4,
+        tiles: s.tiles(),
+        groups: s.b * s.hkv * s.tiles(),
+        causal: u32::from(options.causal),
+        scale: options.scale,
+        e4: s.d_v / 4,
+        window: options.window_word(s.kv_len),
+        soft_cap: options.soft_cap.unwrap_or(0.0),
+        sinks: u32::from(options.sinks.is_some()),
+        lse: u32::from(options.lse.is_some()),
+        bias: 0,
+        bias_b: 0,
+        bias_h: 0,
+        bias_q: 0,
+        block: 0,
+        blocks: 0,
+        table: 0,
+    }
 }
 
 /// [`record_decode`] for up to 8 queries, [`record`] (which leaves the workspace alone) for more: one call for a model.
@@ -242,95 +278,4 @@ pub fn record_any(recorder: &mut Recorder<'_, '_>, request: &AttentionDecode<'_>
         return record(recorder, &request.request());
     }
     record_decode(recorder, request)
-}
-
-/// As [`record_decode`], with the splits given or planned.
-fn record_split(
-    recorder: &mut Recorder<'_, '_>,
-    request: &AttentionDecode<'_>,
-    splits: Option<Splits>,
-) -> Result<()> {
-    let kernel = ATTENTION_DECODE.name;
-    let AttentionDecode { q, k, v, out, workspace, .. } = *request;
-    let checked = check(kernel, &request.request())?;
-    if q.shape()[1] > MAX_DECODE {
-        return Err(Error::shape(kernel, "q's number of queries Sq", q.shape()[1], "at most 8"));
-    }
-    workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
-    let Some(s) = checked else { return Ok(()) };
-    let splits = splits.unwrap_or_else(|| Splits::plan(recorder.gpu().caps(), &s));
-    let all_rows = s.b * s.sq * s.hq;
-    let need = splits.workspace(u64::from(all_rows), u64::from(s.d));
-    within_u32("attention_decode: workspace", need)?;
-    if (workspace.len() as u64) < need {
-        let want = format!("at least {need} elements (workspace_len)");
-        return Err(Error::shape(kernel, "workspace's length", workspace.len(), want));
-    }
-    if workspace.overlaps(out) {
-        return Err(Error::shape(kernel, "workspace", "overlapping out", "memory of its own"));
-    }
-    let subgroup = narrowest_subgroup(recorder.gpu().caps());
-    let plan = |tier| spec::decode_variant(tier, s.dtype, s.rows(), s.d, subgroup);
-    let (tier, defines, needs) =
-        recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|(v, _)| v.into()))?;
-    let served = plan(tier).map_or(1, |(_, rows)| rows);
-    let tiles = s.rows().div_ceil(served);
-    let groups = s.b * s.hkv * tiles * splits.count;
-    recorder.launch(Launch {
-        spec: &ATTENTION_DECODE,
-        tier,
-        defines,
-        needs,
-        // There are neither scales nor a table.
-        binds: &[q, k, v, q, q, out, workspace],
-        params: spec::DecodeParams {
-            sq: s.sq,
-            kv_len: s.kv_len,
-            heads: s.hq,
-            kv_heads: s.hkv,
-            d8: s.d / 8,
-            e8: s.d / 8,
-            block_rows: s.capacity * s.hkv,
-            head_rows: 1,
-            key_rows: s.hkv,
-            block: 0,
-            table: 0,
-            tiles,
-            splits: splits.count,
-            groups,
-            // Fits: within_u32 has looked at the whole workspace; unused with one split.
-            stats: if splits.count > 1 { all_rows * splits.count * s.d } else { 0 },
-            causal: u32::from(request.causal),
-            window: 0,
-            half: u32::from(s.dtype == DType::F16),
-            // The softmax is taken to base 2.
-            scale: request.scale * std::f32::consts::LOG2_E,
-            soft_cap: 0.0,
-        },
-        groups: u64::from(groups),
-    })?;
-    if splits.count > 1 {
-        merge(recorder, workspace, out, all_rows, splits.count, s.d)?;
-    }
-    Ok(())
-}
-
-fn merge(
-    recorder: &mut Recorder<'_, '_>,
-    workspace: &Tensor,
-    out: &Tensor,
-    rows: u32,
-    splits: u32,
-    d: u32,
-) -> Result<()> {
-    let (defines, needs) = spec::merge_variant(out.dtype()).into();
-    recorder.launch(Launch {
-        spec: &ATTENTION_MERGE,
-        tier: Tier::Base,
-        defines,
-        needs,
-        binds: &[workspace, out],
-        params: spec::MergeParams { rows, splits, d4: d / 4 },
-        groups: u64::from(rows),
-    })
 }

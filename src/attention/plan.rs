@@ -1,6 +1,6 @@
 //! How the keys of a decode call are split over workgroups.
 
-use super::{MAX_DECODE, Sizes};
+use super::Sizes;
 use crate::device::{Caps, Gpu};
 
 /// The merge gives a thread to each split.
@@ -31,6 +31,11 @@ impl Splits {
         Splits { count: kv_len.div_ceil(keys).max(1), keys }
     }
 
+    /// The same keys in two parts or more, the second perhaps empty.
+    pub fn at_least_two(self) -> Splits {
+        Splits { count: self.count.max(2), ..self }
+    }
+
     /// Elements of workspace: sums of D values, then (maximum, total), for each row and split.
     pub fn workspace(&self, rows: u64, d: u64) -> u64 {
         if self.count > 1 { elements(rows.saturating_mul(u64::from(self.count)), d) } else { 0 }
@@ -58,8 +63,8 @@ fn most_splits(workgroups: usize, b: usize, rows: usize, hkv: usize, kv_len: usi
 }
 
 /// The f32 elements that [`AttentionDecode::workspace`](super::AttentionDecode::workspace) needs on this adapter for
-/// \[B, Sq, Hq, D\] queries on Hkv KV heads; 0 when the keys are never split. It never falls as `b`, `sq`, `d` or
-/// `kv_len` grows: a workspace made for the largest batch, the most queries and the capacity of a cache serves every
+/// \[B, Sq, Hq, D\] queries on Hkv KV heads (D: the width of values, if it differs); 0 when the keys are never split. It
+/// never falls as `b`, `sq`, `d` or `kv_len` grows: a workspace made for the largest batch, the most queries and the capacity of a cache serves every
 /// smaller call on it. (It is a bound: on a large GPU at most 4224·(D + 2) elements, whatever the call.)
 pub fn workspace_len(
     gpu: &Gpu,
@@ -73,14 +78,27 @@ pub fn workspace_len(
     bound(workgroups(gpu.caps()), b, sq, hq, hkv, d, kv_len)
 }
 
+/// As [`workspace_len`], for calls with sinks or an LSE output.
+pub fn merged_workspace_len(
+    gpu: &Gpu,
+    b: usize,
+    sq: usize,
+    hq: usize,
+    hkv: usize,
+    d: usize,
+    kv_len: usize,
+) -> usize {
+    let two_parts = b.saturating_mul(sq).saturating_mul(hq).saturating_mul(2);
+    let least = usize::try_from(elements(two_parts as u64, d as u64)).unwrap_or(usize::MAX);
+    workspace_len(gpu, b, sq, hq, hkv, d, kv_len).max(least)
+}
+
 fn bound(workgroups: usize, b: usize, sq: usize, hq: usize, hkv: usize, d: usize, kv_len: usize) -> usize {
     let splits = kv_len.div_ceil(MIN_KEYS).min(MAX_SPLITS);
     if splits <= 1 {
         return 0;
     }
-    // More queries are not decoded. Splits multiply workgroups up to what fills the device, and each of those
-    // serves at most ROWS rows.
-    let sq = sq.min(MAX_DECODE);
+    // Splits multiply workgroups up to what fills the device, and each of those serves at most ROWS rows.
     let all_rows = b.saturating_mul(sq).saturating_mul(hq);
     let rows = sq.saturating_mul(hq / hkv.max(1)).min(ROWS);
     let parts = all_rows.saturating_mul(splits).min(workgroups.saturating_mul(rows));
@@ -112,7 +130,7 @@ mod tests {
             for (hq, hkv, d) in [(1, 1, 8), (16, 1, 128), (32, 8, 64), (384, 128, 256), (32, 32, 80)] {
                 let largest = |b, sq, kv_len| bound(workgroups, b, sq, hq, hkv, d, kv_len);
                 for b in [1, 2, 3, 7, 300] {
-                    for sq in 1..=MAX_DECODE {
+                    for sq in [1, 2, 3, 5, 7, 8, 9, 30, 200] {
                         for kv_len in (0..700).step_by(13).chain([4096, 32_768]) {
                             let most = most_splits(workgroups, b, sq * (hq / hkv), hkv, kv_len);
                             let splits = Splits::of(kv_len as u32, most as u32);

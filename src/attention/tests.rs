@@ -1,9 +1,11 @@
 //! The three kernels against each other, and wrong calls.
 
+use super::decode::record_split;
 use super::plan::Splits;
 use super::*;
 use crate::Gpu;
 use crate::kernel::Random;
+use crate::kv::{KvFormat, KvShape};
 
 /// Operands of [1, sq, 4, 40] queries over [1, 150, 2, 40], f32.
 struct Operands {
@@ -32,19 +34,19 @@ fn operands(sq: usize) -> Operands {
 impl Operands {
     fn prefill(&self, q: &Tensor, kv_len: usize) -> Vec<f32> {
         let out = self.gpu.alloc(DType::F32, q.shape()).expect("fits");
-        let request = Attention { q, k: &self.k, v: &self.v, out: &out, kv_len, causal: true, scale: SCALE };
+        let request =
+            Attention { q, k: &self.k, v: &self.v, out: &out, kv_len, options: Options::causal(SCALE) };
         self.gpu.run(|r| record(r, &request)).expect("runs");
         self.gpu.read(&out).expect("reads")
     }
 
-    fn decode(&self, q: &Tensor, kv_len: usize, splits: u32) -> Vec<f32> {
+    fn decode(&self, q: &Tensor, kv_len: usize, most: u32) -> Vec<f32> {
         let out = self.gpu.alloc(DType::F32, q.shape()).expect("fits");
-        let splits = Splits::of(kv_len as u32, splits);
-        let room = splits.workspace(q.rows() as u64, 40) as usize;
+        let room = Splits::of(kv_len as u32, most).workspace(q.rows() as u64, 40) as usize;
         let workspace = &self.gpu.alloc(DType::F32, &[room]).expect("fits");
         let (k, v, out) = (&self.k, &self.v, &out);
-        let request = AttentionDecode { q, k, v, out, kv_len, causal: true, scale: SCALE, workspace };
-        self.gpu.run(|r| record_split(r, &request, Some(splits))).expect("runs");
+        let request = AttentionDecode { q, k, v, out, kv_len, options: Options::causal(SCALE), workspace };
+        self.gpu.run(|r| record_split(r, &request, Some(most))).expect("runs");
         self.gpu.read(out).expect("reads")
     }
 
@@ -102,8 +104,15 @@ fn one_call_serves_both() {
     for range in [0..12, 4..12] {
         let q = &o.queries(range.clone());
         let out = &o.gpu.alloc(DType::F32, q.shape()).expect("fits");
-        let request =
-            AttentionDecode { q, k: &o.k, v: &o.v, out, kv_len: 60, causal: true, scale: SCALE, workspace };
+        let request = AttentionDecode {
+            q,
+            k: &o.k,
+            v: &o.v,
+            out,
+            kv_len: 60,
+            options: Options::causal(SCALE),
+            workspace,
+        };
         let mut used = Vec::new();
         let run = o.gpu.run(|r| record_any(r, &request).map(|()| used = r.used().to_vec()));
         run.expect("runs");
@@ -119,7 +128,7 @@ fn wrong_calls_are_named() {
     let f32s = |shape: &[usize]| make(DType::F32, shape);
     let (q, kv) = (f32s(&[2, 9, 4, 16]), f32s(&[2, 7, 2, 16]));
     let out = f32s(&[2, 9, 4, 16]);
-    let good = Attention { q: &q, k: &kv, v: &kv, out: &out, kv_len: 7, causal: true, scale: 1.0 };
+    let good = Attention { q: &q, k: &kv, v: &kv, out: &out, kv_len: 7, options: Options::causal(1.0) };
     gpu.run(|r| record(r, &good)).expect("k and v may be one tensor");
 
     let (flat, half) = (f32s(&[2, 9, 64]), make(DType::F16, &[2, 7, 2, 16]));
@@ -137,7 +146,7 @@ fn wrong_calls_are_named() {
         (Attention { v: &other, ..good }, "v is [1, 7, 2, 16], needs [2, 7, 2, 16]"),
         (Attention { out: &kv, ..good }, "out is [2, 7, 2, 16], needs [2, 9, 4, 16]"),
         (Attention { kv_len: 8, ..good }, "kv_len = 8, must be at most the capacity 7"),
-        (Attention { scale: f32::NAN, ..good }, "scale = NaN, must be finite"),
+        (Attention { options: Options::causal(f32::NAN), ..good }, "scale = NaN, must be finite"),
         (Attention { out: &q, ..good }, "one is read, one is written"),
     ];
     for (request, want) in wrong {
@@ -156,8 +165,7 @@ fn wrong_calls_are_named() {
         v: &long,
         out: &out,
         kv_len: 4000,
-        causal: false,
-        scale: 1.0,
+        options: Options::full(1.0),
         workspace: &enough,
     };
     gpu.run(|r| record_decode(r, &request)).expect("the workspace is long enough");
@@ -175,6 +183,128 @@ fn wrong_calls_are_named() {
 }
 
 #[test]
+fn wrong_options_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");
+    let f32s = |shape: &[usize]| make(DType::F32, shape);
+    let (q, k, v) = (f32s(&[2, 3, 4, 16]), f32s(&[2, 7, 2, 16]), f32s(&[2, 7, 2, 24]));
+    let (out, room) = (f32s(&[2, 3, 4, 24]), f32s(&[merged_workspace_len(&gpu, 2, 3, 4, 2, 24, 7)]));
+    let (bias, heads, lse) = (f32s(&[1, 4, 1, 9]), f32s(&[4]), f32s(&[2, 3, 4]));
+    let causal = Options::causal(1.0);
+    let all = Options { bias: Some(&bias), sinks: Some(&heads), lse: Some(&lse), window: Some(2), ..causal };
+    let (flat, short, other) = (f32s(&[4, 1, 9]), f32s(&[1, 4, 1, 5]), f32s(&[2, 4, 2, 9]));
+    let (half, odd, three) = (make(DType::F16, &[1, 4, 1, 9]), f32s(&[2, 7, 2, 20]), f32s(&[3]));
+    let wrong = [
+        (
+            Options { bias: Some(&flat), ..all },
+            "bias is [4, 1, 9], needs [2 or 1, 4 or 1, 3 or 1, 6 or more]",
+        ),
+        (Options { bias: Some(&short), ..all }, "bias is [1, 4, 1, 5], needs"),
+        (Options { bias: Some(&other), ..all }, "bias is [2, 4, 2, 9], needs"),
+        (Options { bias: Some(&half), ..all }, "bias's dtype is F16"),
+        (Options { sinks: Some(&three), ..all }, "sinks is [3], needs [4]"),
+        (Options { lse: Some(&out), ..all }, "lse is [2, 3, 4, 24], needs [2, 3, 4]"),
+        (Options { soft_cap: Some(f32::NAN), ..all }, "soft_cap = NAN, must be positive"),
+    ];
+    let (q, k, v, out, workspace) = (&q, &k, &v, &out, &room);
+    let decode = |options| AttentionDecode { q, k, v, out, kv_len: 6, options, workspace };
+    let good = decode(all);
+    gpu.run(|r| record(r, &good.request())).expect("a right call");
+    gpu.run(|r| record_decode(r, &good)).expect("a right call");
+    for (options, want) in wrong {
+        let of = |kernel: &str, error: Error| {
+            let error = error.to_string();
+            let starts = error.starts_with(&format!("{kernel}: "));
+            assert!(starts && error.to_lowercase().contains(&want.to_lowercase()), "{error} is not {want}");
+        };
+        of("attention", gpu.run(|r| record(r, &decode(options).request())).expect_err(want));
+        of("attention_decode", gpu.run(|r| record_decode(r, &decode(options))).expect_err(want));
+    }
+    let narrow = f32s(&[2, 3, 4, 20]);
+    let error = gpu.run(|r| record_decode(r, &AttentionDecode { v: &odd, out: &narrow, ..good }));
+    assert!(error.expect_err("odd").to_string().contains("v's head size Dv is 20"));
+    let error = gpu.run(|r| record_decode(r, &AttentionDecode { workspace: &three, ..good }));
+    assert!(error.expect_err("short").to_string().contains("merged_workspace_len"));
+}
+
+#[test]
+fn wrong_calls_over_blocks_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
+    let shape = KvShape { blocks: 4, kv_heads: 2, block: 8, d: 16, d_v: 24 };
+    let cache = KvBlocks::new(&gpu, KvFormat::Int4, shape).expect("fits");
+    let (q, out) = (f32s(&[2, 1, 4, 16]), f32s(&[2, 1, 4, 24]));
+    let (table, one) =
+        (gpu.tensor(&[2, 3], &[0u32; 6]).expect("fits"), gpu.tensor(&[1, 3], &[0u32; 3]).expect("fits"));
+    let paged = |table, longest| Context::Paged { table, longest };
+    let good = AttentionPaged {
+        q: &q,
+        cache: &cache,
+        context: paged(&table, 16),
+        out: &out,
+        options: Options::causal(1.0),
+        workspace: &f32s(&[0]),
+    };
+    gpu.run(|r| record_paged(r, &good)).expect("a right call");
+    let (three, wide, five) = (f32s(&[2, 1, 3, 16]), f32s(&[2, 1, 4, 24]), f32s(&[5, 1, 4, 16]));
+    let five_out = f32s(&[5, 1, 4, 24]);
+    let other = KvBlocks { format: KvFormat::Int8, ..cache.clone() };
+    let options = |options| AttentionPaged { options, ..good };
+    let causal = Options::causal(1.0);
+    let wrong = [
+        (
+            AttentionPaged { q: &three, ..good },
+            "q's number of heads Hq is 3, needs a multiple of the cache's 2",
+        ),
+        (AttentionPaged { q: &wide, ..good }, "q's head size D is 24, needs the cache's 16"),
+        (AttentionPaged { out: &q, ..good }, "out is [2, 1, 4, 16], needs [2, 1, 4, 24]"),
+        (AttentionPaged { cache: &other, ..good }, "cache's k is [4, 2, 8, 2], needs [4, 2, 8, 4]"),
+        (
+            AttentionPaged { context: paged(&one, 16), ..good },
+            "table is [1, 3], needs [2 or more, 1 + blocks]",
+        ),
+        (AttentionPaged { context: paged(&q, 16), ..good }, "table's dtype is F32"),
+        (AttentionPaged { context: paged(&table, 17), ..good }, "longest = 17, must be at most the 16 rows"),
+        (
+            AttentionPaged { context: Context::Contiguous { kv_len: 9 }, ..good },
+            "kv_len = 9, must be at most the 8",
+        ),
+        (
+            AttentionPaged { q: &five, out: &five_out, context: Context::Contiguous { kv_len: 8 }, ..good },
+            "number of sequences B is 5, needs at most the cache's 4 blocks",
+        ),
+        (options(Options { window: Some(0), ..causal }), "window = 0, must be at least 1"),
+        (options(Options { window: Some(3), ..Options::full(1.0) }), "window = 3, must be None"),
+        (options(Options { soft_cap: Some(0.0), ..causal }), "soft_cap = 0.0, must be positive"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record_paged(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("attention_decode: ") && error.contains(want), "{error} is not {want}");
+    }
+}
+
+/// What stands in a table is not known when a call is recorded; nothing outside of the cache may be touched.
+#[test]
+fn wild_tables_stay_inside() {
+    let gpu = Gpu::new().expect("an adapter");
+    let shape = KvShape { blocks: 2, kv_heads: 1, block: 8, d: 8, d_v: 8 };
+    let cache = KvBlocks::new(&gpu, KvFormat::F32, shape).expect("fits");
+    for (pool, value) in [(&cache.k, 0.5f32), (&cache.v, 3.0)] {
+        gpu.write(pool, &[value.to_bits(); 128]).expect("as long");
+    }
+    // Longer than a line of the table, in blocks that do not exist.
+    let table = gpu.tensor(&[1, 3], &[1_000_000u32, 77, u32::MAX]).expect("fits");
+    let q = gpu.tensor(&[1, 1, 1, 8], &[1f32; 8]).expect("fits");
+    let (out, workspace) =
+        (gpu.alloc(DType::F32, &[1, 1, 1, 8]).expect("fits"), gpu.alloc(DType::F32, &[0]).expect("fits"));
+    let (q, cache, out, workspace) = (&q, &cache, &out, &workspace);
+    let (context, options) = (Context::Paged { table: &table, longest: 16 }, Options::causal(1.0));
+    gpu.run(|r| record_paged(r, &AttentionPaged { q, cache, context, out, options, workspace }))
+        .expect("runs");
+    assert_eq!(gpu.read::<f32>(out).expect("reads"), [3.0; 8]);
+}
+
+#[test]
 fn empty_calls_do_nothing() {
     let gpu = Gpu::new().expect("an adapter");
     let (q, kv) = (
@@ -183,7 +313,7 @@ fn empty_calls_do_nothing() {
     );
     let out = gpu.alloc(DType::F32, &[1, 0, 4, 16]).expect("fits");
     let (q, k, v, out, workspace) = (&q, &kv, &kv, &out, &kv);
-    let request = AttentionDecode { q, k, v, out, kv_len: 7, causal: true, scale: 1.0, workspace };
+    let request = AttentionDecode { q, k, v, out, kv_len: 7, options: Options::causal(1.0), workspace };
     gpu.run(|r| record_any(r, &request)).expect("nothing to do");
 }
 

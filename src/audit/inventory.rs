@@ -110,8 +110,8 @@ pub static INVENTORY: &[UpstreamFile] = files! {
     "moe_expert_gemm" 3: "moe_gemm" "fp4";
     "moe_router" 7: "moe_route" "";
     "moe_shared_expert" 4: "moe_gemm" "", "moe_combine" "shared";
-    "paged_attention" 7: "attention_paged" "", "attention_paged" "e4m3", "attention_paged" "fp4",
-        "attention_paged" "int4";
+    "paged_attention" 7: "attention_decode" "blocks", "attention_decode" "e4m3", "attention_decode" "fp4",
+        "attention_decode" "int4";
     "rope" 16: "rope" "", "rope_cache" "", "rope_cache" "yarn", "rope" "mla";
     "rwkv_wkv" 8: "wkv" "", "token_shift" "", "relu2" "";
     "sampling" 13: "softmax" "", "argmax" "", "sample" "", "logits" "penalty";

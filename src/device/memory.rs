@@ -19,8 +19,8 @@ impl Gpu {
         let what = || format!("tensor {dtype:?} {shape:?}");
         let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
         let bytes = elements.and_then(|n| n.checked_mul(dtype.size() as u64)).unwrap_or(u64::MAX);
-        // An empty tensor still needs something to bind.
-        let size = bytes.max(16).checked_next_multiple_of(16).unwrap_or(u64::MAX);
+        // An empty tensor still needs something to bind: one element of the widest type in a shader.
+        let size = bytes.max(32).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let caps = self.caps();
         for (name, max) in
             [("max_buffer_size", caps.max_buffer), ("max_storage_buffer_binding_size", caps.max_binding)]

@@ -1,4 +1,7 @@
-//! KV caches: storage in blocks, in seven formats, and the kernel that writes new rows into it.
+//! KV caches: storage in blocks, in seven formats, and the kernels that write new rows into it and copy blocks.
+//!
+//! [`KvCache`] is a whole cache with its bookkeeping: layers, sequences, who owns which block. What it is made of can be
+//! used alone:
 //!
 //! A [`KvBlocks`] holds the keys and values of one layer as blocks of rows. Which blocks a sequence owns stands in a
 //! *table*, so one pool serves many sequences of any length ("PagedAttention", Kwon et al., 2023). A contiguous cache
@@ -20,11 +23,17 @@
 //!
 //! A row's scale is max|x| / largest code, rounded to f16; codes are the nearest, ties to the even code.
 
+mod cache;
+mod copy;
 pub mod cpu;
+mod pages;
 mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{CacheShape, KvCache, Step, StepPart, Swapped};
+pub use copy::{KV_COPY, KvCopy, record_copy};
+pub use pages::Sequence;
 pub use spec::KV_WRITE;
 
 use crate::device::Gpu;
@@ -121,6 +130,15 @@ pub struct KvShape {
     pub d_v: usize,
 }
 
+impl KvShape {
+    /// Words of K, of V and of scales of a block.
+    pub(crate) fn block_words(self, format: KvFormat) -> [usize; 3] {
+        let rows = self.kv_heads * self.block;
+        let scale = usize::from(format.quantised());
+        [format.row_words(self.d), format.row_words(self.d_v), scale].map(|words| rows * words)
+    }
+}
+
 /// Keys and values of one layer: a pool of blocks. See the [module](self) for the layout. Clones share the memory.
 #[derive(Clone, Debug)]
 pub struct KvBlocks {
@@ -192,6 +210,66 @@ impl KvBlocks {
         self.v.expect(kernel, "cache's v", &[DType::U32], &rows(self.format.row_words(d_v)))?;
         let scaled = if self.format.quantised() { blocks } else { 0 };
         self.scales.expect(kernel, "cache's scales", &[DType::U32], &[scaled, kv_heads, block])
+    }
+}
+
+/// Which rows of a [`KvBlocks`] belong to each of B sequences.
+#[derive(Clone, Copy, Debug)]
+pub enum Context<'a> {
+    /// Sequence b has the first `kv_len` rows of block b.
+    Contiguous { kv_len: usize },
+    /// The sequences have blocks in any order, some of them perhaps in common.
+    Paged {
+        /// U32 \[B or more, 1 + n\]: for each sequence the number of its rows, then that of up to n blocks, in order.
+        table: &'a Tensor,
+        /// No sequence has more rows than this, which is at most n blocks. It is what kernels are planned for.
+        longest: usize,
+    },
+}
+
+impl<'a> Context<'a> {
+    /// The table, if there is one.
+    pub(crate) fn table(self) -> Option<&'a Tensor> {
+        match self {
+            Context::Contiguous { .. } => None,
+            Context::Paged { table, .. } => Some(table),
+        }
+    }
+
+    /// Checks it against a cache; the rows of the longest sequence.
+    pub(crate) fn check(self, kernel: &'static str, b: usize, blocks: usize, block: usize) -> Result<usize> {
+        match self {
+            Context::Contiguous { kv_len } => {
+                if b > blocks {
+                    let want = format!("at most the cache's {blocks} blocks, one for each");
+                    return Err(Error::shape(kernel, "number of sequences B", b, want));
+                }
+                if kv_len > block {
+                    let want = format!("at most the {block} rows of a block");
+                    return Err(Error::value(kernel, "kv_len", kv_len, want));
+                }
+                Ok(kv_len)
+            }
+            Context::Paged { table, longest } => {
+                table.expect(kernel, "table", &[DType::U32], table.shape())?;
+                let &[rows, columns] = table.shape() else {
+                    return Err(Error::shape(kernel, "table", table.shape(), "[B, 1 + blocks]"));
+                };
+                if rows < b || columns == 0 {
+                    let want = format!("[{b} or more, 1 + blocks]");
+                    return Err(Error::shape(kernel, "table", table.shape(), want));
+                }
+                index32(kernel, "words of table", table.len())?;
+                let room = if blocks == 0 { 0 } else { (columns - 1).saturating_mul(block) };
+                // Positions are signed in shaders.
+                let room = room.min(i32::MAX as usize);
+                if longest > room {
+                    let want = format!("at most the {room} rows that a row of table has room for");
+                    return Err(Error::value(kernel, "longest", longest, want));
+                }
+                Ok(longest)
+            }
+        }
     }
 }
 

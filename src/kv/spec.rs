@@ -85,13 +85,10 @@ fn case(shape: Shape, format: KvFormat, dtype: DType) -> Case {
         Prepared::sets(copies, cost, || {
             let k = rows(&mut random, tokens * kv_heads, d, dtype);
             let v = rows(&mut random, tokens * kv_heads, d_v, dtype);
-            let mut slots: Vec<u32> = (0..(blocks * block) as u32).collect();
-            for i in (1..slots.len()).rev() {
-                slots.swap(i, random.below(i + 1));
-            }
+            let mut slots = random.order(blocks * block);
             slots.truncate(tokens);
             slots.iter_mut().skip(3).step_by(7).for_each(|slot| *slot = u32::MAX);
-            let cache = cache(gpu, format, KvShape { blocks, kv_heads, block, d, d_v })?;
+            let cache = empty(gpu, format, KvShape { blocks, kv_heads, block, d, d_v })?;
             let (k_gpu, v_gpu) = (
                 gpu.floats(dtype, &[tokens, kv_heads, d], &k)?,
                 gpu.floats(dtype, &[tokens, kv_heads, d_v], &v)?,
@@ -153,7 +150,7 @@ fn rows(random: &mut Random, count: usize, d: usize, dtype: DType) -> Vec<f32> {
 }
 
 /// As [`KvBlocks::new`], with poisoned memory and guard zones.
-fn cache(gpu: &crate::Gpu, format: KvFormat, shape: KvShape) -> Result<KvBlocks> {
+pub(super) fn empty(gpu: &crate::Gpu, format: KvFormat, shape: KvShape) -> Result<KvBlocks> {
     let KvShape { blocks, kv_heads, block, d, d_v } = shape;
     let make = |words| gpu.output(DType::U32, &[blocks, kv_heads, block, words]);
     let scaled = if format.quantised() { blocks } else { 0 };

@@ -5,11 +5,17 @@
 // Everything else shares one pool of 16 KiB, staged as f32 by all threads: slices of 32 elements of Q and K while
 // scores are made, then the 64 × 32 probabilities and a few rows of V. So every head size fits the smallest adapter.
 // Slices are XOR-swizzled by row: threads of a subgroup read one column of many rows without bank conflicts.
+// EXTRAS == paged (attention_paged): keys and values are rows of a cache in blocks, decoded as they are staged.
 #if T == f16
 enable f16;
 #endif
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
+#if EXTRAS == paged
+//!include "common/kv_decode.wgsl"
+#elif EXTRAS == tensors
+//!include "common/bias.wgsl"
+#endif
 
 struct Params {
     sq: u32, kv_len: u32, capacity: u32, heads: u32, kv_heads: u32,
@@ -18,12 +24,35 @@ struct Params {
     groups: u32,
     causal: u32,
     scale: f32,
+    // EXTRAS:
+    e4: u32,       // vec4s of a row of V
+    window: u32,   // keys that a query sees; 0 for all
+    soft_cap: f32, // 0 for none
+    sinks: u32, lse: u32, bias: u32, // whether there are any
+    bias_b: u32, bias_h: u32, bias_q: u32, // steps of the bias from sequence to sequence, head to head, query to query
+    // paged:
+    block: u32,    // rows of a block
+    blocks: u32,
+    table: u32,    // words of a sequence in the table: its length, then its blocks; 0 for block = sequence
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<T>>;
+#if EXTRAS == paged
+@group(0) @binding(1) var<storage, read> k: array<Raw>;
+@group(0) @binding(2) var<storage, read> v: array<Raw>;
+@group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
+@group(0) @binding(4) var<storage, read> table: array<u32>;
+@group(0) @binding(5) var<storage, read> sinks: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(7) var<storage, read_write> lse: array<f32>;
+#else
 @group(0) @binding(1) var<storage, read> k: array<vec4<T>>;
 @group(0) @binding(2) var<storage, read> v: array<vec4<T>>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> sinks: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(6) var<storage, read_write> lse: array<f32>;
+#endif
 
 const THREADS = 16u * TC;
 const KEYS = 32u;               // of a tile
@@ -63,12 +92,66 @@ fn rows_sum(value: vec4<f32>, spot: Spot) -> vec4<f32> {
     return sum;
 }
 
-// The number of keys that a folded row sees; keys past kv_len never count.
-fn visible(row: u32) -> u32 {
-    if params.causal == 0u { return params.kv_len; }
+// The number of keys, of `len`, that a folded row sees.
+fn visible(row: u32, len: u32) -> u32 {
+    if params.causal == 0u { return len; }
     let position = row / (params.heads / params.kv_heads);
-    return u32(clamp(i32(position + params.kv_len) + 1 - i32(params.sq), 0, i32(params.kv_len)));
+    return u32(clamp(i32(position + len) + 1 - i32(params.sq), 0, i32(len)));
 }
+
+#if EXTRAS != none
+// The first key that a folded row sees.
+fn first_visible(row: u32, len: u32) -> u32 {
+    if params.window == 0u { return 0u; }
+    let position = row / (params.heads / params.kv_heads);
+    return u32(max(i32(position + len) + 1 - i32(params.sq) - i32(params.window), 0));
+}
+
+// A score under the cap. Past ±10 tanh is ±1 in f32, and some implementations overflow.
+fn bent(score: vec4<f32>) -> vec4<f32> {
+    if params.soft_cap <= 0.0 { return score; }
+    return params.soft_cap * tanh(clamp(score / params.soft_cap, vec4(-10.0), vec4(10.0)));
+}
+#endif
+
+#if EXTRAS == paged
+// Where a key's rows are. A wild number of a block stands for the last.
+fn row_of(key: u32, sequence: u32, head: u32) -> u32 {
+    let at = key / params.block;
+    var number = sequence;
+    if params.table != 0u { number = min(table[sequence * params.table + 1u + at], params.blocks - 1u); }
+    return (number * params.kv_heads + head) * params.block + key - at * params.block;
+}
+
+#if QUANTISED
+// Eight elements of a row from their codes.
+fn scaled(codes: Eight, scale: f32) -> Eight {
+#if OFFSET
+    return Eight((codes.part0 * CODE_UNIT - CODE_OFFSET) * scale, (codes.part1 * CODE_UNIT - CODE_OFFSET) * scale);
+#else
+    return Eight(codes.part0 * (CODE_UNIT * scale), codes.part1 * (CODE_UNIT * scale));
+#endif
+}
+#endif
+
+fn load_k(row: u32, piece: u32) -> Eight {
+    let eight = decode(k[row * (params.d4 / 2u) + piece]);
+#if QUANTISED
+    return scaled(eight, unpack2x16float(scales[row]).x);
+#else
+    return eight;
+#endif
+}
+
+fn load_v(row: u32, piece: u32) -> Eight {
+    let eight = decode(v[row * (params.e4 / 2u) + piece]);
+#if QUANTISED
+    return scaled(eight, unpack2x16float(scales[row]).y);
+#else
+    return eight;
+#endif
+}
+#endif
 
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
@@ -91,8 +174,20 @@ fn main(place: Place) {
     let first = (params.tiles - 1u - group % params.tiles) * 64u;
     let head = (group / params.tiles) % params.kv_heads;
     let batch = group / (params.tiles * params.kv_heads);
+#if EXTRAS == paged
+    var len = params.kv_len;
+    if params.table != 0u { len = min(table[batch * params.table], len); }
+    let e4 = params.e4;
+#else
+    let len = params.kv_len;
     let kv_first = (batch * params.capacity * params.kv_heads + head) * d4;
     let kv_stride = params.kv_heads * d4;
+#endif
+#if EXTRAS == tensors
+    let e4 = params.e4;
+    let v_first = (batch * params.capacity * params.kv_heads + head) * e4;
+    let v_stride = params.kv_heads * e4;
+#endif
 
     // Rows past the last stand in for it: they are computed and not stored.
     var q_at: array<u32, Q_LOADS>;
@@ -101,15 +196,31 @@ fn main(place: Place) {
         q_at[n] = ((batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio) * d4;
     }
     let row0 = first + spot.tr;
-    let limit = vec4(visible(row0), visible(row0 + 16u), visible(row0 + 32u), visible(row0 + 48u));
-    let end = visible(min(first + 63u, rows - 1u));
+    let limit = vec4(visible(row0, len), visible(row0 + 16u, len), visible(row0 + 32u, len), visible(row0 + 48u, len));
+    let end = visible(min(first + 63u, rows - 1u), len);
+
+#if EXTRAS != none
+    let low = vec4(
+        first_visible(row0, len), first_visible(row0 + 16u, len),
+        first_visible(row0 + 32u, len), first_visible(row0 + 48u, len),
+    );
+    let begin = first_visible(first, len) / KEYS * KEYS;
+#if EXTRAS == tensors
+    let bias_at = vec4(
+        bias_start(row0, batch, head), bias_start(row0 + 16u, batch, head),
+        bias_start(row0 + 32u, batch, head), bias_start(row0 + 48u, batch, head),
+    );
+#endif
+#else
+    const begin = 0u;
+#endif
 
     var top = vec4(MASKED);
     var total = vec4<f32>(); // of this thread's keys only
     var acc: array<vec4<f32>, 4u * J>;
     for (var i = 0u; i < 4u * J; i++) { acc[i] = vec4<f32>(); }
 
-    for (var key0 = 0u; key0 < end; key0 += KEYS) {
+    for (var key0 = begin; key0 < end; key0 += KEYS) {
         var s: array<vec4<f32>, OWN>;
         for (var i = 0u; i < OWN; i++) { s[i] = vec4<f32>(); }
         for (var slice = 0u; slice < d4; slice += 8u) {
@@ -122,12 +233,25 @@ fn main(place: Place) {
                 let value = vec4<f32>(q[q_at[n] + column]);
                 pool[row * 8u + ((id ^ row) & 7u)] = select(vec4<f32>(), value, inside);
             }
+#if EXTRAS == paged
+            for (var i = id; i < 128u; i += THREADS) {
+                let key = i / 4u;
+                let piece = slice / 2u + i % 4u;
+                let row = row_of(min(key0 + key, end - 1u), batch, head);
+                let eight = load_k(row, min(piece, d4 / 2u - 1u));
+                let own = piece < d4 / 2u;
+                let c = i % 4u * 2u;
+                pool[V_AT + key * 8u + ((c ^ key) & 7u)] = select(vec4<f32>(), eight.part0, own);
+                pool[V_AT + key * 8u + (((c + 1u) ^ key) & 7u)] = select(vec4<f32>(), eight.part1, own);
+            }
+#else
             for (var n = 0u; n < K_LOADS; n++) {
                 let key = id / 8u + n * (THREADS / 8u);
                 // Keys past the end are masked; their loads repeat the last one, as what lies behind is not ours.
                 let value = vec4<f32>(k[kv_first + min(key0 + key, end - 1u) * kv_stride + column]);
                 pool[V_AT + key * 8u + ((id ^ key) & 7u)] = select(vec4<f32>(), value, inside);
             }
+#endif
             workgroupBarrier();
             for (var c = 0u; c < 8u; c++) {
                 let at = spot.tr * 8u + ((c ^ spot.tr) & 7u);
@@ -145,7 +269,19 @@ fn main(place: Place) {
 
         var most = top;
         for (var i = 0u; i < OWN; i++) {
+#if EXTRAS != none
+            let key = key0 + spot.tc + TC * i;
+            var score = bent(s[i] * params.scale);
+#if EXTRAS == tensors
+            if params.bias != 0u {
+                let at = bias_at + min(key, end - 1u);
+                score += vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
+            }
+#endif
+            s[i] = select(vec4(MASKED), score, (vec4(key) < limit) & (vec4(key) >= low));
+#else
             s[i] = select(vec4(MASKED), s[i] * params.scale, vec4(key0 + spot.tc + TC * i) < limit);
+#endif
             most = max(most, s[i]);
         }
         most = rows_max(most, spot);
@@ -155,7 +291,12 @@ fn main(place: Place) {
         for (var i = 0u; i < OWN; i++) {
             let key = spot.tc + TC * i;
             // A row that has seen nothing yet has the sentinel as its maximum, so the mask is applied here too.
+#if EXTRAS != none
+            let seen = (vec4(key0 + key) < limit) & (vec4(key0 + key) >= low);
+            let p = select(vec4<f32>(), exp(s[i] - most), seen);
+#else
             let p = select(vec4<f32>(), exp(s[i] - most), vec4(key0 + key) < limit);
+#endif
             total += p;
             pool[key * 16u + spot.tr] = p;
         }
@@ -167,10 +308,23 @@ fn main(place: Place) {
         }
         for (var part = 0u; part < KEYS; part += V_KEYS) {
             workgroupBarrier();
+#if EXTRAS == paged
+            for (var i = id; i < V_KEYS * (WIDTH / 2u); i += THREADS) {
+                let row = row_of(min(key0 + part + i / (WIDTH / 2u), end - 1u), batch, head);
+                let eight = load_v(row, min(i % (WIDTH / 2u), e4 / 2u - 1u));
+                pool[V_AT + 2u * i] = eight.part0;
+                pool[V_AT + 2u * i + 1u] = eight.part1;
+            }
+#else
             for (var i = id; i < V_KEYS * WIDTH; i += THREADS) {
                 let key = min(key0 + part + i / WIDTH, end - 1u);
+#if EXTRAS == tensors
+                pool[V_AT + i] = vec4<f32>(v[v_first + key * v_stride + min(i % WIDTH, e4 - 1u)]);
+#else
                 pool[V_AT + i] = vec4<f32>(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
+#endif
             }
+#endif
             workgroupBarrier();
             for (var key = 0u; key < V_KEYS; key++) {
                 let p = pool[(part + key) * 16u + spot.tr];
@@ -186,14 +340,35 @@ fn main(place: Place) {
     }
 
     total = rows_sum(total, spot);
+#if EXTRAS != none
+    // A sink is one more key with a value of 0.
+    var fade = vec4(1.0);
+    if params.sinks != 0u {
+        var sink = vec4<f32>();
+        for (var i = 0u; i < 4u; i++) { sink[i] = sinks[head * ratio + (row0 + 16u * i) % ratio]; }
+        let most = max(top, sink);
+        fade = exp(top - most);
+        total = total * fade + exp(sink - most);
+        top = most;
+    }
+    let norm = select(vec4<f32>(), fade / total, total > vec4<f32>());
+    let sum = select(vec4(MASKED), top + log(total), total > vec4<f32>());
+    let columns = e4;
+#else
     let norm = select(vec4<f32>(), 1.0 / total, total > vec4<f32>());
+    let columns = d4;
+#endif
     for (var i = 0u; i < 4u; i++) {
         let row = row0 + 16u * i;
         if row < rows {
-            let at = ((batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio) * d4;
+            let head_at = (batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio;
+#if EXTRAS != none
+            if params.lse != 0u && spot.tc == 0u { lse[head_at] = sum[i]; }
+#endif
+            let at = head_at * columns;
             for (var j = 0u; j < J; j++) {
                 let column = j * TC + spot.tc;
-                if column < d4 { out[at + column] = vec4<T>(acc[4u * j + i] * norm[i]); }
+                if column < columns { out[at + column] = vec4<T>(acc[4u * j + i] * norm[i]); }
             }
         }
     }

@@ -8,16 +8,19 @@
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
 //!include "common/kv_decode.wgsl"
+#if PAGED
+//!include "common/bias.wgsl"
+#endif
 
 struct Params {
-    sq: u32, kv_len: u32, heads: u32, kv_heads: u32,
+    sq: u32, kv_len: u32, heads: u32, kv_heads: u32, // kv_len: of the longest sequence (PAGED)
     d8: u32,           // pieces of a row of Q and K
     e8: u32,           // pieces of a row of V
     block_rows: u32,   // rows of the cache from one block (PAGED) or sequence to the next,
     head_rows: u32,    // from one head to the next,
     key_rows: u32,     // from one key to the next
     block: u32,        // PAGED: keys of a block
-    table: u32,        // PAGED: words of a sequence in the table: its length, then its blocks
+    table: u32,        // PAGED: words of a sequence in the table: its length, then its blocks; 0 for block = sequence
     tiles: u32,        // of R rows
     splits: u32,
     groups: u32,
@@ -27,6 +30,8 @@ struct Params {
     half: u32,         // Q and out are f16
     scale: f32,        // with the factor log2 e
     soft_cap: f32,     // likewise; 0 for none
+    blocks: u32,       // PAGED: of the cache
+    bias: u32, bias_b: u32, bias_h: u32, bias_q: u32, // PAGED: whether there is one, steps by sequence, head, query
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
@@ -34,14 +39,16 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> v: array<Raw>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
 @group(0) @binding(4) var<storage, read> table: array<u32>;
-@group(0) @binding(5) var<storage, read_write> out: array<u32>;
-@group(0) @binding(6) var<storage, read_write> workspace: array<f32>;
+@group(0) @binding(5) var<storage, read> bias: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<u32>;
+@group(0) @binding(7) var<storage, read_write> workspace: array<f32>;
 
 const THREADS = 128u;
 const TEAMS = THREADS / TL;
 const STEP = 4u * TEAMS;        // keys of a step of the workgroup
 const QUARTER = TL / 4u;        // lanes that end with the scores of one key
 const MASKED = -1e30;
+const LOG2_E = 1.4426950408889634;
 #if W == 4
 alias RV = vec4<f32>;
 fn row_of(value: RV, i: u32) -> f32 { return value[i]; }
@@ -172,8 +179,10 @@ fn locate(first_key: u32, last: u32, sequence: u32, head_row: u32) -> Four {
     let key = min(first_key, last & ~3u);
 #if PAGED
     let block = key / params.block;
-    let start = table[sequence * params.table + 1u + block] * params.block_rows;
-    return Four(start + head_row + (key - block * params.block) * params.key_rows, min(last - key, 3u));
+    var number = sequence;
+    if params.table != 0u { number = min(table[sequence * params.table + 1u + block], params.blocks - 1u); }
+    let row = number * params.block_rows + head_row + (key - block * params.block) * params.key_rows;
+    return Four(row, min(last - key, 3u));
 #else
     return Four(sequence * params.block_rows + head_row + key * params.key_rows, min(last - key, 3u));
 #endif
@@ -189,6 +198,13 @@ fn load_q(at: u32) -> Eight {
     }
     return Eight(bitcast<vec4<f32>>(q[2u * at]), bitcast<vec4<f32>>(q[2u * at + 1u]));
 }
+
+#if PAGED
+// What is added to the score of a folded row and a key, to base 2.
+fn bias_of(row: u32, key: u32, sequence: u32, head: u32) -> f32 {
+    return bias[bias_start(row, sequence, head) + key] * LOG2_E;
+}
+#endif
 
 // A piece of Q for row `row` of the rows of a KV head; zeros past the row's end.
 fn query(row: u32, piece: u32, sequence: u32, head: u32) -> Eight {
@@ -226,7 +242,8 @@ fn main(place: Place) {
     let sequence = pair / params.kv_heads;
     let head_row = head * params.head_rows;
 #if PAGED
-    let len = table[sequence * params.table];
+    var len = params.kv_len;
+    if params.table != 0u { len = min(table[sequence * params.table], len); }
 #else
     let len = params.kv_len;
 #endif
@@ -344,6 +361,18 @@ fn main(place: Place) {
             // Past ±10 tanh is ±1 in f32, and some implementations overflow.
             f_{h} = params.soft_cap * tanh(clamp(f_{h} / params.soft_cap, F(-10.0), F(10.0)));
         }
+#if PAGED
+        if params.bias != 0u {
+            let bias_key_{h} = min(key + seat.own, last);
+#if FW == 1
+            f_{h} += bias_of(f_row_{h}, bias_key_{h}, sequence, head);
+#else
+#for i FW
+            f_{h}[{i}] += bias_of(f_row_{h} + {i}u, bias_key_{h}, sequence, head);
+#endfor
+#endif
+        }
+#endif
         // Keys of another split are past the end of this one.
         let own_key_{h} = FU(key + seat.own);
         let seen_{h} = (own_key_{h} >= low_{h}) & (own_key_{h} < min(high_{h}, FU(end)));

@@ -1,4 +1,5 @@
 // Merges the splits of attention_decode: out = Σ wₛ·accₛ / Σ wₛ·totalₛ with wₛ = 2^(maxₛ − max), in a fixed order.
+// A sink is one more split, with a value of 0. lse = ln Σ exp(score) over keys and sink.
 // One workgroup a row (there are few, and each has up to 256 splits of D values to read): one thread a split finds
 // the weights, then one thread a vec4 of columns, thread groups on different splits, summed in workgroup memory.
 #if T == f16
@@ -8,11 +9,14 @@ enable f16;
 //!include "common/lane.wgsl"
 //!include "common/reduce.wgsl"
 
-struct Params { rows: u32, splits: u32, d4: u32 }
+struct Params { rows: u32, splits: u32, d4: u32, heads: u32, sinks: u32, lse: u32 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> sums: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(1) var<storage, read> sinks: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 
+const LOG2_E = 1.4426950408889634;
 var<workgroup> weights: array<f32, THREADS>;
 var<workgroup> columns: array<vec4<f32>, THREADS>;
 
@@ -30,10 +34,14 @@ fn main(place: Place) {
     let t = lane.thread;
     var stat = vec2(-1e30, 0.0);
     if t < params.splits { stat = stats(row * params.splits + t); }
-    let most = workgroup_max(stat.x, lane);
+    var sink = -1e30;
+    if params.sinks != 0u { sink = sinks[row % params.heads] * LOG2_E; }
+    let most = max(workgroup_max(stat.x, lane), sink);
     let weight = exp2(stat.x - most);
     weights[t] = weight;
-    let total = workgroup_sum(weight * stat.y, lane);
+    var total = workgroup_sum(weight * stat.y, lane);
+    if params.sinks != 0u { total += exp2(sink - most); }
+    if params.lse != 0u && t == 0u { lse[row] = select(-1e30, (most + log2(total)) / LOG2_E, total > 0.0); }
 
     let d4 = params.d4;
     let teams = THREADS / d4;

@@ -1,0 +1,245 @@
+//! Attention of few queries: `attention_decode` over tensors or blocks, and the merge of its parts.
+
+use super::options::BiasSteps;
+use super::plan::Splits;
+use super::{
+    ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks,
+    check, spec, within_u32,
+};
+use crate::device::Caps;
+use crate::error::{Error, Result};
+use crate::kernel::{Launch, Recorder, Tier};
+use crate::kv::KvFormat;
+use crate::tensor::{DType, Tensor};
+
+/// Records attention of 1 to 8 queries: one launch, or two when the keys are split. The order of summation is fixed
+/// by the shapes and the adapter, so results repeat bit for bit.
+///
+/// # Errors
+/// As [`record`](super::record); also [`Error::Shape`] for more than 8 queries or a short workspace, and
+/// [`Error::Limit`] for a workspace of 2³² elements.
+///
+/// ```no_run
+/// use wgmarlin::{DType, Gpu, attention};
+/// let gpu = Gpu::new()?;
+/// let q = gpu.tensor(&[1, 1, 2, 8], &[0.5f32; 16])?;
+/// let k = gpu.tensor(&[1, 4, 1, 8], &[0.25f32; 32])?;
+/// let v = gpu.tensor(&[1, 4, 1, 8], &[1.0f32; 32])?;
+/// let out = gpu.alloc(DType::F32, &[1, 1, 2, 8])?;
+/// // Sized once, for the capacity of the cache and the largest batch.
+/// let workspace = gpu.alloc(DType::F32, &[attention::workspace_len(&gpu, 1, 1, 2, 1, 8, 4)])?;
+/// gpu.run(|r| {
+///     let (q, k, v, out, workspace, scale) = (&q, &k, &v, &out, &workspace, 1.0 / 8f32.sqrt());
+///     let options = attention::Options::causal(scale);
+///     let request = attention::AttentionDecode { q, k, v, out, kv_len: 3, options, workspace };
+///     attention::record_decode(r, &request)
+/// })?;
+/// println!("{:?}", gpu.read::<f32>(&out)?);
+/// # Ok::<(), wgmarlin::Error>(())
+/// ```
+pub fn record_decode(recorder: &mut Recorder<'_, '_>, request: &AttentionDecode<'_>) -> Result<()> {
+    record_split(recorder, request, None)
+}
+
+/// As [`record_decode`], with at most `splits` splits, or as many as planned.
+pub(super) fn record_split(
+    recorder: &mut Recorder<'_, '_>,
+    request: &AttentionDecode<'_>,
+    splits: Option<u32>,
+) -> Result<()> {
+    let kernel = ATTENTION_DECODE.name;
+    let AttentionDecode { q, k, v, out, options, workspace, .. } = *request;
+    let checked = check(kernel, &request.request())?;
+    if q.shape()[1] > MAX_DECODE {
+        return Err(Error::shape(kernel, "q's number of queries Sq", q.shape()[1], "at most 8"));
+    }
+    workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
+    let Some((s, bias)) = checked else { return Ok(()) };
+    let cache = Cache {
+        format: if s.dtype == DType::F16 { KvFormat::F16 } else { KvFormat::F32 },
+        k,
+        v,
+        scales: None,
+        table: None,
+        block_rows: s.capacity * s.hkv,
+        head_rows: 1,
+        key_rows: s.hkv,
+        block: s.capacity.max(1),
+        blocks: 0,
+        paged: options.bias.is_some(),
+    };
+    launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
+}
+
+/// As [`super::record_paged`] of few queries, likewise. For many, every 4 or 8 rows read the keys anew.
+pub(super) fn record_paged_split(
+    recorder: &mut Recorder<'_, '_>,
+    request: &AttentionPaged<'_>,
+    splits: Option<u32>,
+) -> Result<()> {
+    let kernel = ATTENTION_DECODE.name;
+    let AttentionPaged { q, cache, context, out, options, workspace } = *request;
+    let checked = blocks::check(kernel, request)?;
+    workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
+    let Some((s, bias, blocks)) = checked else { return Ok(()) };
+    let cache = Cache {
+        format: cache.format,
+        k: &cache.k,
+        v: &cache.v,
+        scales: cache.format.quantised().then_some(&cache.scales),
+        table: context.table(),
+        block_rows: s.hkv * s.capacity,
+        head_rows: s.capacity,
+        key_rows: 1,
+        block: s.capacity.max(1),
+        blocks,
+        paged: true,
+    };
+    launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
+}
+
+/// Keys and values as the shader sees them: rows, and the steps from row to row.
+struct Cache<'a> {
+    format: KvFormat,
+    k: &'a Tensor,
+    v: &'a Tensor,
+    scales: Option<&'a Tensor>,
+    table: Option<&'a Tensor>,
+    block_rows: u32,
+    head_rows: u32,
+    key_rows: u32,
+    /// Not 0: shaders divide by it.
+    block: u32,
+    blocks: u32,
+    /// Whether the shader must know of more than keys at equal steps.
+    paged: bool,
+}
+
+struct Operands<'a> {
+    q: &'a Tensor,
+    cache: Cache<'a>,
+    out: &'a Tensor,
+    workspace: &'a Tensor,
+    options: Options<'a>,
+    bias: BiasSteps,
+}
+
+/// Lanes that every subgroup has at least: Intel's compiler chooses 8, 16 or 32 for each shader anew.
+fn narrowest_subgroup(caps: &Caps) -> u32 {
+    const INTEL: u32 = 0x8086;
+    caps.subgroup_size.min(if caps.vendor == INTEL { 8 } else { 16 })
+}
+
+/// One launch, or two if the keys are split.
+fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: Option<u32>) -> Result<()> {
+    let kernel = ATTENTION_DECODE.name;
+    let Operands { q, cache, out, workspace, options, bias } = o;
+    let splits = match splits {
+        Some(most) => Splits::of(s.kv_len, most),
+        None => Splits::plan(recorder.gpu().caps(), s),
+    };
+    // Sinks and sums are the merge's.
+    let splits = if options.merged() { splits.at_least_two() } else { splits };
+    // Fits: q's elements do.
+    let all_rows = s.b * s.sq * s.hq;
+    let need = splits.workspace(u64::from(all_rows), u64::from(s.d_v));
+    within_u32("attention_decode: workspace", need)?;
+    if (workspace.len() as u64) < need {
+        let by = if options.merged() { "merged_workspace_len" } else { "workspace_len" };
+        let want = format!("at least {need} elements ({by})");
+        return Err(Error::shape(kernel, "workspace's length", workspace.len(), want));
+    }
+    if workspace.overlaps(out) {
+        return Err(Error::shape(kernel, "workspace", "overlapping out", "memory of its own"));
+    }
+    let subgroup = narrowest_subgroup(recorder.gpu().caps());
+    let store = spec::Store { format: cache.format, paged: cache.paged };
+    let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), s.d.max(s.d_v), subgroup);
+    let (tier, defines, needs) =
+        recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|(v, _)| v.into()))?;
+    let served = plan(tier).map_or(1, |(_, rows)| rows);
+    let tiles = s.rows().div_ceil(served);
+    let groups = s.b * s.hkv * tiles * splits.count;
+    // The softmax is taken to base 2.
+    let log2_e = std::f32::consts::LOG2_E;
+    recorder.launch(Launch {
+        spec: &ATTENTION_DECODE,
+        tier,
+        defines,
+        needs,
+        binds: &[
+            q,
+            cache.k,
+            cache.v,
+            cache.scales.unwrap_or(q),
+            cache.table.unwrap_or(q),
+            options.bias.unwrap_or(q),
+            out,
+            workspace,
+        ],
+        params: spec::DecodeParams {
+            sq: s.sq,
+            kv_len: s.kv_len,
+            heads: s.hq,
+            kv_heads: s.hkv,
+            d8: s.d / 8,
+            e8: s.d_v / 8,
+            block_rows: cache.block_rows,
+            head_rows: cache.head_rows,
+            key_rows: cache.key_rows,
+            block: cache.block,
+            table: cache.table.map_or(0, |table| table.cols() as u32),
+            tiles,
+            splits: splits.count,
+            groups,
+            // Fits: within_u32 has looked at the whole workspace; unused with one split.
+            stats: if splits.count > 1 { all_rows * splits.count * s.d_v } else { 0 },
+            causal: u32::from(options.causal),
+            window: options.window_word(s.kv_len),
+            half: u32::from(s.dtype == DType::F16),
+            scale: options.scale * log2_e,
+            soft_cap: options.soft_cap.map_or(0.0, |cap| cap * log2_e),
+            blocks: cache.blocks,
+            bias: bias.some,
+            bias_b: bias.b,
+            bias_h: bias.h,
+            bias_q: bias.q,
+        },
+        groups: u64::from(groups),
+    })?;
+    if splits.count > 1 {
+        let parts = Parts { workspace, out, rows: all_rows, splits: splits.count, d: s.d_v, heads: s.hq };
+        merge(recorder, &parts, options.sinks, options.lse)?;
+    }
+    Ok(())
+}
+
+/// The parts of `rows` rows of results of width `d`, a query's heads together.
+pub(super) struct Parts<'a> {
+    pub workspace: &'a Tensor,
+    pub out: &'a Tensor,
+    pub rows: u32,
+    pub splits: u32,
+    pub d: u32,
+    pub heads: u32,
+}
+
+pub(super) fn merge(
+    recorder: &mut Recorder<'_, '_>,
+    parts: &Parts<'_>,
+    sinks: Option<&Tensor>,
+    lse: Option<&Tensor>,
+) -> Result<()> {
+    let Parts { workspace, out, rows, splits, d, heads } = *parts;
+    let (defines, needs) = spec::merge_variant(out.dtype()).into();
+    let (has_sinks, has_lse) = (u32::from(sinks.is_some()), u32::from(lse.is_some()));
+    recorder.launch(Launch {
+        spec: &ATTENTION_MERGE,
+        tier: Tier::Base,
+        defines,
+        needs,
+        binds: &[workspace, sinks.unwrap_or(workspace), out, lse.unwrap_or(out)],
+        params: spec::MergeParams { rows, splits, d4: d / 4, heads, sinks: has_sinks, lse: has_lse },
+        groups: u64::from(rows),
+    })
+}
