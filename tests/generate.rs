@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use wgmarlin::format::Format;
 
 const CONFIG: &str = "config.json";
 const MODEL: &str = "model.safetensors";
@@ -188,6 +189,42 @@ fn quantisation_costs_little_and_the_searched_scale_less() {
     assert!(int8.abs() < 3e-3, "int8 changes the perplexity by {int8}");
     assert!(fp4 > 0.0 && fp4 < 0.05, "fp4 with searched scales costs {fp4}");
     assert!(rounded > 1.5 * fp4 && rounded < 0.12, "fp4 with absmax scales costs {rounded}, searched {fp4}");
+}
+
+/// Limits about a hundredth above what was measured. Two bits ruin a model this small.
+#[test]
+fn other_formats_cost_what_they_should() {
+    let exact = perplexity("f32", "mse");
+    for (weights, most) in [
+        ("bf16", 0.01),
+        ("int8z", 0.013),
+        ("e4m3", 0.014),
+        ("e5m2", 0.035),
+        ("int4z", 0.042),
+        ("int4", 0.065),
+        ("nf4", 0.005),
+        ("nvfp4", 0.045),
+        ("mxfp4", 0.116),
+        ("nf3", 0.133),
+        ("int3", 0.199),
+        ("int2", 1.83),
+    ] {
+        let cost = perplexity(weights, "mse") / exact - 1.0;
+        assert!(cost > -0.016 && cost < most, "{weights} costs {cost}");
+    }
+}
+
+#[test]
+fn every_format_generates() {
+    let help = succeeds(&["--help"]);
+    for format in Format::ALL {
+        assert!(
+            help.contains(&format!("{}, ", format.name())) || help.contains(&format!("{}]", format.name()))
+        );
+        let text = succeeds(&["--prompt", "The type of a", "--weights", format.name(), "--max-new", "4"]);
+        assert!(text.starts_with("The type of a"), "{text}");
+        assert!(text.trim().len() > "The type of a".len(), "{text}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 use wgmarlin::DType;
 use wgmarlin::format::{Format, Group, ScaleSearch};
@@ -19,7 +20,7 @@ pub struct Args {
     #[arg(long, required_unless_present_any = ["check", "perplexity"])]
     pub prompt: Option<String>,
     /// Format of the projection matrices; embeddings and norms are never quantised
-    #[arg(long, default_value = "f16", value_parser = format)]
+    #[arg(long, default_value = "f16", value_parser = formats())]
     pub weights: Format,
     /// Type of the activations [default: f16 where the adapter has it and the weights are not f32]
     #[arg(long, value_parser = activations)]
@@ -91,9 +92,9 @@ impl Args {
     }
 }
 
-fn format(text: &str) -> Result<Format, String> {
-    let known = || Format::ALL.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ");
-    Format::parse(text).ok_or_else(|| format!("needs one of {}", known()))
+fn formats() -> impl TypedValueParser<Value = Format> {
+    let names = PossibleValuesParser::new(Format::ALL.iter().map(|format| format.name()));
+    names.try_map(|name| Format::parse(&name).ok_or("is no format"))
 }
 
 fn kv(text: &str) -> Result<KvFormat, String> {

@@ -26,7 +26,7 @@ params! {
 pub static DEQUANT: KernelSpec = KernelSpec {
     name: "dequant",
     family: "dequant",
-    replaces: &["dequant", "dequant_int8"],
+    replaces: &["dequant", "dequant_fp8", "dequant_int8", "dequant_sub4bit"],
     params: DequantParams::FIELDS,
     bindings: &[
         Binding { name: "out", access: Access::ReadWrite },

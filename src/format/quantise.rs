@@ -89,7 +89,8 @@ fn quantise_row(
 }
 
 fn too_large(codec: &Codec, row: usize, first_column: usize, group: &[f32]) -> Error {
-    let largest = group.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+    // Of equals the first: max_by takes the last.
+    let largest = group.iter().enumerate().rev().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
     let (offset, value) = largest.unwrap_or((0, &f32::MAX));
     let what = format!("values at row {row}, column {}", first_column + offset);
     let want = match codec.scales {

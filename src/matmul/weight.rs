@@ -134,6 +134,54 @@ impl Weight {
         Ok(weight)
     }
 
+    /// A dense weight in the memory of a tensor, without a copy: what changes the one changes the other.
+    ///
+    /// `values` is \[N, K\] in f32 for [`Format::F32`], in f16 for [`Format::F16`]; for [`Format::Bf16`] it is
+    /// \[N, K / 2\] in u32, two elements a word, the first in the low half. A row is a multiple of 32 bytes.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a quantised format, [`Error::Shape`] for another dtype, for other than two dimensions, and for
+    /// rows of other lengths, [`Error::ForeignTensor`], else as [`Weight::upload`].
+    pub fn from_tensor(gpu: &Gpu, format: Format, values: &Tensor) -> Result<Weight> {
+        Weight::from_tensor_in_parts(gpu, format, values, gpu.caps().max_binding)
+    }
+
+    /// As [`Weight::from_tensor`], in parts of at most `max_bytes` bytes.
+    pub(crate) fn from_tensor_in_parts(
+        gpu: &Gpu,
+        format: Format,
+        values: &Tensor,
+        max_bytes: u64,
+    ) -> Result<Weight> {
+        const KERNEL: &str = "Weight::from_tensor";
+        let (dtype, packed) = match format {
+            Format::F32 => (DType::F32, 1),
+            Format::F16 => (DType::F16, 1),
+            Format::Bf16 => (DType::U32, 2),
+            _ => return Err(Error::value(KERNEL, "format", format.name(), "f32, f16 or bf16")),
+        };
+        values.expect(KERNEL, "values", &[dtype], values.shape())?;
+        values.check_device(KERNEL, "values", gpu)?;
+        let row_bytes = values.cols() * dtype.size();
+        let &[n, columns] = values.shape() else {
+            return Err(Error::shape(KERNEL, "values", values.shape(), "two dimensions"));
+        };
+        if n == 0 || columns == 0 || !row_bytes.is_multiple_of(32) {
+            return Err(Error::shape(KERNEL, "values", values.shape(), "rows of a multiple of 32 bytes"));
+        }
+        let (k, row_words) = (columns * packed, row_bytes / 4);
+        let mut weight = Weight { format, n, k, group: 0, row_words, parts: Vec::new() };
+        let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
+        // Eight rows of 32 bytes or more begin where a binding may.
+        let rows = if rows < n && rows > 8 { rows & !7 } else { rows };
+        for first in (0..n).step_by(rows) {
+            let rows = first..(first + rows).min(n);
+            let words = values.rows_view(gpu, first, rows.len())?;
+            weight.parts.push(Part { rows, scales: words.clone(), zeros: words.clone(), words });
+        }
+        Ok(weight)
+    }
+
     pub fn format(&self) -> Format {
         self.format
     }

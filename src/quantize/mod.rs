@@ -3,7 +3,8 @@
 //! Scales and codes are those of [`PackedMatrix::quantise`](crate::format::PackedMatrix::quantise), bit for bit, on every
 //! adapter: a group's scale is its largest magnitude over that of the format, rounded to f16 (FP4: 6, INT4: 7, INT8: 127, both
 //! FP8: 448), and each code is the nearest one, ties to even. The formats and their sources are in the table of
-//! [`format`](crate::format).
+//! [`format`](crate::format). A code is found by comparing the value with exact products of scales and midpoints, not by
+//! a quotient, which WGSL does not round.
 
 mod cpu;
 mod spec;
@@ -28,7 +29,7 @@ pub const FORMATS: [Format; 5] = [Format::Fp4, Format::Int4, Format::Int8, Forma
 /// out\[n, k\] = the codes nearest to values\[n, k\], with a scale a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Quantize<'a> {
-    /// \[N, K\] in f32, f16 or bf16.
+    /// \[N, K\] in f32, f16 or bf16; [`Weight::from_tensor`] makes one of a tensor.
     pub values: &'a Weight,
     /// \[N, K\] in one of [`FORMATS`], made by [`Weight::alloc`].
     pub out: &'a Weight,

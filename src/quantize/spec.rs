@@ -207,12 +207,14 @@ impl Spec {
 /// A value at, or next to, the midpoint between two codes, times a scale that the first value of each group of 64 fixes.
 fn tie(format: Format, row: usize, column: usize, random: &mut Random) -> f32 {
     let (largest, bits) = (largest_code(format), format.bits() - 1);
-    // Scales with all mantissas, from 2⁻¹⁴ up; in odd rows those between two, where the division must round as f32 does.
-    let bits_of_scale = 0x0400 + (row * 4 + column / 64) as u16 * 0x35;
+    // Scales with all mantissas, subnormals among them; in odd rows those between two, where the division must round as
+    // f32 does, and the conversion to even.
+    let at = (row * 4 + column / 64) as u16;
+    let bits_of_scale = if row % 16 < 14 { 0x0400 + at * 0x35 } else { 1 + at * 3 };
     let [scale, next] = [0, 1].map(|i| f16::from_bits(bits_of_scale + i).to_f32());
-    let scale = if row % 2 == 0 { scale } else { 0.5 * (scale + next) };
+    let scale = if row.is_multiple_of(2) { scale } else { 0.5 * (scale + next) };
     if column.is_multiple_of(64) {
-        return beside(largest * scale, if row % 2 == 0 { 1 } else { row / 2 + column / 64 });
+        return beside(largest * scale, if row.is_multiple_of(2) { 1 } else { row / 2 + column / 64 });
     }
     let steps = 1 << bits;
     let code = |at: usize| magnitude(format, at.min(steps - 1));

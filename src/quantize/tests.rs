@@ -1,8 +1,10 @@
 //! Wrong calls, and values that cannot be quantised.
 
+use half::f16;
+
 use super::{Quantize, check, quantized, record, status};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
-use crate::matmul::Weight;
+use crate::matmul::{self, Linear, Weight};
 use crate::{DType, Error, Gpu, Tensor};
 
 fn gpu() -> Gpu {
@@ -62,7 +64,9 @@ fn values_that_cannot_be_quantised() {
             let mut values: Vec<f32> = (0..192).map(|i| (i as f32 * 0.7).sin()).collect();
             let good =
                 quantized(&gpu, &dense(&gpu, &values, 64), format, Group::Size(16)).expect("quantises");
+            // Two equals in a group: the first counts.
             values[64 + 21] = bad;
+            values[64 + 30] = -bad;
             values[128 + 3] = bad;
             let host =
                 text(PackedMatrix::quantise(&values, 3, 64, format, Group::Size(16), ScaleSearch::AbsMax));
@@ -89,6 +93,94 @@ fn values_that_cannot_be_quantised() {
                 _ => word,
             });
             assert_eq!(got, want.collect::<Vec<u32>>(), "{format:?} {bad}");
+        }
+    }
+}
+
+/// Tensors on the GPU quantise as the same values uploaded, in parts or whole, and serve products themselves.
+#[test]
+fn tensors_as_weights() {
+    let gpu = gpu();
+    let (n, k) = (37, 48);
+    let values: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.37).sin()).collect();
+    for (format, dtype) in [(Format::F32, DType::F32), (Format::F16, DType::F16), (Format::Bf16, DType::U32)]
+    {
+        let packed =
+            PackedMatrix::quantise(&values, n, k, format, Group::WholeK, ScaleSearch::AbsMax).expect("packs");
+        let tensor = match dtype {
+            DType::F32 => gpu.tensor(&[n, k], &packed.unpack()),
+            DType::F16 => {
+                let halves: Vec<f16> = packed.unpack().into_iter().map(f16::from_f32).collect();
+                gpu.tensor(&[n, k], &halves)
+            }
+            _ => gpu.tensor(&[n, k / 2], &packed.words),
+        }
+        .expect("allocates");
+        let uploaded = Weight::upload(&gpu, &packed).expect("uploads");
+        for max_bytes in [u64::MAX, 3000] {
+            let weight = Weight::from_tensor_in_parts(&gpu, format, &tensor, max_bytes).expect("views");
+            assert_eq!((weight.n(), weight.k(), weight.bytes()), (n, k, uploaded.bytes()));
+            assert_eq!(weight.parts().len() > 1, max_bytes == 3000);
+            for to in super::FORMATS {
+                let read = |from: &Weight| {
+                    let made = quantized(&gpu, from, to, Group::Size(16)).expect("quantises");
+                    let [part] = made.parts() else { panic!("one part") };
+                    [&part.words, &part.scales].map(|words| gpu.read::<u32>(words).expect("reads"))
+                };
+                assert_eq!(read(&weight), read(&uploaded), "{format:?} to {to:?}");
+            }
+            let a = gpu.tensor(&[1, k], &vec![1.0f32; k]).expect("allocates");
+            let product = |weight: &Weight| {
+                let out = gpu.alloc(DType::F32, &[1, n]).expect("allocates");
+                gpu.run(|r| matmul::record(r, &Linear::new(&a, weight, &out))).expect("runs");
+                gpu.read::<f32>(&out).expect("reads")
+            };
+            assert_eq!(product(&weight), product(&uploaded), "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn tensors_that_are_no_weights() {
+    let (gpu, other) = (gpu(), gpu());
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("allocates");
+    let view = |format, tensor: &Tensor| text(Weight::from_tensor(&gpu, format, tensor));
+    assert_eq!(view(Format::F32, &make(DType::F32, &[3, 8])), "accepted");
+    let far = other.alloc(DType::F32, &[3, 8]).expect("allocates");
+    for (got, want) in [
+        (view(Format::Fp4, &make(DType::U32, &[3, 8])), "format = \"fp4\", must be f32, f16 or bf16"),
+        (view(Format::F16, &make(DType::F32, &[3, 8])), "values's dtype is F32"),
+        (view(Format::Bf16, &make(DType::F16, &[3, 8])), "values's dtype is F16"),
+        (view(Format::F32, &make(DType::F32, &[24])), "values is [24], needs two dimensions"),
+        (view(Format::F32, &make(DType::F32, &[3, 12])), "values is [3, 12], needs rows of a multiple of 32"),
+        (view(Format::F16, &make(DType::F16, &[3, 8])), "values is [3, 8], needs rows"),
+        (view(Format::F32, &make(DType::F32, &[0, 8])), "values is [0, 8], needs rows"),
+        (view(Format::F32, &make(DType::F32, &[3, 0])), "values is [3, 0], needs rows"),
+        (view(Format::F32, &far), "Weight::from_tensor: values lives on another"),
+    ] {
+        assert!(got.contains(want), "{got} lacks {want}");
+    }
+}
+
+#[test]
+fn halves_that_are_no_numbers() {
+    let gpu = gpu();
+    for (format, codes) in
+        [(Format::F16, [0x7c00u16, 0xfc00, 0x7c01, 0xffff]), (Format::Bf16, [0x7f80, 0xff80, 0x7f81, 0xffff])]
+    {
+        for code in codes {
+            let mut halves = vec![f16::ZERO; 64];
+            halves[43] = f16::from_bits(code);
+            let tensor = match format {
+                Format::F16 => gpu.tensor(&[2, 32], &halves),
+                _ => gpu.tensor(&[2, 16], &bytemuck::pod_collect_to_vec::<_, u32>(&halves)),
+            };
+            let values = Weight::from_tensor(&gpu, format, &tensor.expect("allocates")).expect("views");
+            for to in super::FORMATS {
+                let got = text(quantized(&gpu, &values, to, Group::Size(16)));
+                assert!(got.contains("values at row 1, column 11 = "), "{format:?} {code:x} {to:?}: {got}");
+                assert!(got.contains("not finite"), "{got}");
+            }
         }
     }
 }

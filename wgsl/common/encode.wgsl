@@ -41,16 +41,10 @@ fn guess(y: f32) -> u32 {
 }
 #endif
 
-// The code, at most `most`, of size / scale for a size ≥ 0 and a scale > 0. The guess is at most one off; a tie at a
-// midpoint goes to the even code.
+// The code, at most `most`, of size / scale for a size ≥ 0 and a scale > 0; a tie at a midpoint goes to the even code. The
+// guess rounds down: at most one below the answer, and above size / scale by less than the quotient's error.
 fn nearest(size: f32, scale: f32, per_scale: f32, most: u32) -> u32 {
-    var code = min(guess(min(size * per_scale, magnitude(most))), most);
-    let below = 0.5 * (magnitude(max(code, 1u) - 1u) + magnitude(max(code, 1u))) * scale;
-    let above = 0.5 * (magnitude(code) + magnitude(code + 1u)) * scale;
-    if code > 0u && (size < below || (size == below && (code & 1u) == 1u)) {
-        code -= 1u;
-    } else if size > above || (size == above && (code & 1u) == 1u) {
-        code += 1u;
-    }
-    return min(code, most);
+    let code = min(guess(min(size * per_scale, magnitude(most))), most);
+    let middle = 0.5 * (magnitude(code) + magnitude(code + 1u)) * scale;
+    return min(code + u32(size > middle || (size == middle && (code & 1u) == 1u)), most);
 }

@@ -45,20 +45,15 @@ fn sizes(x: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu);
 }
 
-// The f32 nearest to peak / (DIVISOR · 2^SHIFT), ties to even; some tiny number for what is far too small for an f16 scale.
+// The f32 nearest to peak / (DIVISOR · 2^SHIFT); some tiny number for what is far too small for an f16 scale. There are no
+// ties: an exact quotient ends in eight zeros, so one whose remaining bits are half a unit is inexact and rounds up.
 fn full_scale(peak: u32) -> f32 {
     let exponent = peak >> 23u;
     if exponent < 64u { return 1e-20; }
-    let dividend = ((peak & 0x7fffffu) | 0x800000u) << 8u;
-    let quotient = dividend / DIVISOR;
-    let inexact = dividend - quotient * DIVISOR != 0u;
+    let quotient = (((peak & 0x7fffffu) | 0x800000u) << 8u) / DIVISOR;
     let extra = firstLeadingBit(quotient) - 23u;
-    let rest = quotient & ((1u << extra) - 1u);
-    let middle = 1u << (extra - 1u);
-    let mantissa = quotient >> extra;
-    let up = rest > middle || (rest == middle && (inexact || (mantissa & 1u) == 1u));
-    let power = bitcast<f32>((exponent + extra - 31u - SHIFT) << 23u);
-    return f32(mantissa + u32(up)) * power;
+    let mantissa = (quotient + (1u << (extra - 1u))) >> extra;
+    return f32(mantissa) * bitcast<f32>((exponent + extra - 31u - SHIFT) << 23u);
 }
 
 // The bits of the f16 nearest to a positive scale. An underflow gives the least positive f16.
