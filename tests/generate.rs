@@ -1,20 +1,14 @@
 //! The `generate` example on the checkpoint in `tests/fixtures/llama`: it agrees with transformers, quantisation costs
 //! what it should, and no file, however broken, makes it panic.
 //!
-//! The example's host-only modules are included here and tested directly; the rest runs as a child process.
+//! The example runs as a child process; its reader of checkpoints is included here and tested directly.
 
 #[path = "../examples/generate/checkpoint.rs"]
 #[allow(dead_code)]
 mod checkpoint;
-#[path = "../examples/generate/config.rs"]
-#[allow(dead_code)]
-mod config;
 #[path = "../examples/generate/error.rs"]
 #[allow(dead_code)]
 mod error;
-#[path = "../examples/generate/text.rs"]
-#[allow(dead_code)]
-mod text;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -401,76 +395,6 @@ fn arguments_out_of_range() {
     fails(&fixture, &["--prompt", "x", "--adapter", "no such"], &["no such"]);
 }
 
-// ---- the host-only modules ----
-
-fn edited(change: impl FnOnce(&mut Value)) -> Result<config::Description, String> {
-    let text = fs::read_to_string(fixture().join(CONFIG)).expect("read");
-    let mut value: Value = serde_json::from_str(&text).expect("JSON");
-    change(&mut value);
-    config::Description::parse(&value.to_string()).map_err(|e| e.to_string())
-}
-
-#[test]
-fn configuration_is_read() {
-    let plain = edited(|_| ()).expect("valid");
-    assert_eq!((plain.layers, plain.hidden, plain.ffn, plain.vocab), (4, 256, 704, 4096));
-    assert_eq!((plain.heads, plain.kv_heads, plain.head_dim, plain.context), (4, 2, 64, 2048));
-    assert_eq!((plain.q_width(), plain.kv_width(), plain.eos.as_slice()), (256, 128, &[0][..]));
-    assert!(plain.tied && !plain.attention_bias);
-
-    let rope = |change: fn(&mut Value)| edited(change).expect("valid").rope_theta;
-    let theta = 5e5;
-    assert_eq!(rope(|c| c["rope_parameters"]["rope_theta"] = json!(5e5)), theta);
-    assert_eq!(rope(|c| (c["rope_parameters"], c["rope_theta"]) = (json!(null), json!(5e5))), theta);
-    assert_eq!(rope(|c| c["rope_parameters"] = json!(null)), 10_000.0);
-    let absent = edited(|c| c["head_dim"] = json!(null)).expect("valid");
-    assert_eq!(absent, plain);
-    let all = edited(|c| c["num_key_value_heads"] = json!(null)).expect("valid");
-    assert_eq!(all.kv_heads, 4);
-    let many = edited(|c| c["eos_token_id"] = json!([0, 7])).expect("valid");
-    assert_eq!(many.eos, [0, 7]);
-}
-
-#[test]
-fn configuration_is_validated() {
-    let cases: &[(&str, Value, &str)] = &[
-        ("hidden_size", json!(0), "hidden_size: 0 is not a whole number within"),
-        ("hidden_size", json!(257), "multiple"),
-        ("hidden_size", json!(1u64 << 40), "hidden_size"),
-        ("hidden_size", json!(-8), "-8"),
-        ("hidden_size", json!(256.5), "256.5"),
-        ("hidden_size", json!("256"), "\"256\""),
-        ("hidden_size", json!(null), "hidden_size: null"),
-        ("intermediate_size", json!(0), "intermediate_size"),
-        ("num_hidden_layers", json!(1_000_000_000), "num_hidden_layers"),
-        ("num_attention_heads", json!(0), "num_attention_heads"),
-        ("num_attention_heads", json!(3), "multiple of num_key_value_heads"),
-        ("num_key_value_heads", json!(0), "num_key_value_heads"),
-        ("num_key_value_heads", json!(3), "multiple of num_key_value_heads"),
-        ("head_dim", json!(0), "head_dim"),
-        ("head_dim", json!(12), "multiple"),
-        ("head_dim", json!(512), "head_dim"),
-        ("vocab_size", json!(0), "vocab_size"),
-        ("vocab_size", json!(u64::MAX), "vocab_size"),
-        ("max_position_embeddings", json!(0), "max_position_embeddings"),
-        ("rms_norm_eps", json!(-1.0), "rms_norm_eps"),
-        ("rope_parameters", json!({"rope_theta": 0.0}), "rope_theta"),
-        ("rope_parameters", json!({"rope_type": "yarn"}), "yarn"),
-        ("rope_scaling", json!({"type": "linear"}), "linear"),
-        ("hidden_act", json!("relu"), "relu"),
-        ("mlp_bias", json!(true), "mlp_bias"),
-        ("tie_word_embeddings", json!(1), "tie_word_embeddings"),
-        ("eos_token_id", json!(4096), "token id 4096 is out of range"),
-        ("eos_token_id", json!([0, -1]), "-1 is no token id"),
-    ];
-    for (field, value, words) in cases {
-        let error = edited(|c| c[*field] = value.clone()).expect_err(field);
-        assert!(error.contains(words), "{field} = {value}: {error}");
-    }
-    let error = edited(|c| (c["head_dim"], c["num_attention_heads"]) = (json!(null), json!(6)));
-    assert!(error.expect_err("256 / 6").contains("multiple of num_attention_heads"));
-}
-
 #[test]
 fn shards_and_dtypes_read_alike() {
     let copy = Copy::new("shards");
@@ -493,27 +417,4 @@ fn shards_and_dtypes_read_alike() {
     }
     assert!(checkpoint.floats("d", &[3]).is_err());
     assert!(checkpoint.integers("a").is_err());
-}
-
-#[test]
-fn streamed_text_is_the_whole_text() {
-    let tokenizer = text::Text::open(&fixture()).expect("tokenizer");
-    let prompt = tokenizer.encode("fn main", 4096).expect("prompt");
-    for wanted in ["() { println!(\"héllo → 世界 🦀\"); }", "", " ", "🦀🦀 é", "\n\n    let x = 5;\n"]
-    {
-        let whole = tokenizer.encode(&format!("fn main{wanted}"), 4096).expect("text");
-        assert_eq!(whole[..prompt.len()], prompt);
-        let mut stream = text::Stream::new(&tokenizer, &prompt);
-        let mut pieces: Vec<String> =
-            whole[prompt.len()..].iter().map(|&id| stream.push(id).expect("piece")).collect();
-        assert!(pieces.iter().all(|piece| !piece.contains('\u{fffd}')), "{pieces:?}");
-        pieces.push(stream.finish().expect("rest"));
-        assert_eq!(pieces.concat(), wanted);
-    }
-    // A text that stops inside a character still shows that something was there.
-    let crab = tokenizer.encode("🦀", 4096).expect("crab");
-    assert!(crab.len() > 1, "the tokenizer has a token for the crab");
-    let mut stream = text::Stream::new(&tokenizer, &prompt);
-    assert_eq!(stream.push(crab[0]).expect("piece"), "");
-    assert_eq!(stream.finish().expect("rest"), "\u{fffd}");
 }

@@ -136,8 +136,7 @@ impl Weight {
 
     /// A dense weight in the memory of a tensor, without a copy: what changes the one changes the other.
     ///
-    /// `values` is \[N, K\] in f32 for [`Format::F32`], in f16 for [`Format::F16`]; for [`Format::Bf16`] it is
-    /// \[N, K / 2\] in u32, two elements a word, the first in the low half. A row is a multiple of 32 bytes.
+    /// `values` is \[N, K\], in the dtype that the format names. A row is a multiple of 32 bytes.
     ///
     /// # Errors
     /// [`Error::Value`] for a quantised format, [`Error::Shape`] for another dtype, for other than two dimensions, and for
@@ -154,23 +153,22 @@ impl Weight {
         max_bytes: u64,
     ) -> Result<Weight> {
         const KERNEL: &str = "Weight::from_tensor";
-        let (dtype, packed) = match format {
-            Format::F32 => (DType::F32, 1),
-            Format::F16 => (DType::F16, 1),
-            Format::Bf16 => (DType::U32, 2),
+        let dtype = match format {
+            Format::F32 => DType::F32,
+            Format::F16 => DType::F16,
+            Format::Bf16 => DType::Bf16,
             _ => return Err(Error::value(KERNEL, "format", format.name(), "f32, f16 or bf16")),
         };
         values.expect(KERNEL, "values", &[dtype], values.shape())?;
         values.check_device(KERNEL, "values", gpu)?;
         let row_bytes = values.cols() * dtype.size();
-        let &[n, columns] = values.shape() else {
+        let &[n, k] = values.shape() else {
             return Err(Error::shape(KERNEL, "values", values.shape(), "two dimensions"));
         };
-        if n == 0 || columns == 0 || !row_bytes.is_multiple_of(32) {
+        if n == 0 || k == 0 || !row_bytes.is_multiple_of(32) {
             return Err(Error::shape(KERNEL, "values", values.shape(), "rows of a multiple of 32 bytes"));
         }
-        let (k, row_words) = (columns * packed, row_bytes / 4);
-        let mut weight = Weight { format, n, k, group: 0, row_words, parts: Vec::new() };
+        let mut weight = Weight { format, n, k, group: 0, row_words: row_bytes / 4, parts: Vec::new() };
         let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
         // Eight rows of 32 bytes or more begin where a binding may.
         let rows = if rows < n && rows > 8 { rows & !7 } else { rows };

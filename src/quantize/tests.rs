@@ -1,6 +1,6 @@
 //! Wrong calls, and values that cannot be quantised.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{Quantize, check, quantized, record, status};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
@@ -103,7 +103,7 @@ fn tensors_as_weights() {
     let gpu = gpu();
     let (n, k) = (37, 48);
     let values: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.37).sin()).collect();
-    for (format, dtype) in [(Format::F32, DType::F32), (Format::F16, DType::F16), (Format::Bf16, DType::U32)]
+    for (format, dtype) in [(Format::F32, DType::F32), (Format::F16, DType::F16), (Format::Bf16, DType::Bf16)]
     {
         let packed =
             PackedMatrix::quantise(&values, n, k, format, Group::WholeK, ScaleSearch::AbsMax).expect("packs");
@@ -113,7 +113,7 @@ fn tensors_as_weights() {
                 let halves: Vec<f16> = packed.unpack().into_iter().map(f16::from_f32).collect();
                 gpu.tensor(&[n, k], &halves)
             }
-            _ => gpu.tensor(&[n, k / 2], &packed.words),
+            _ => gpu.tensor(&[n, k], bytemuck::cast_slice::<u32, bf16>(&packed.words)),
         }
         .expect("allocates");
         let uploaded = Weight::upload(&gpu, &packed).expect("uploads");
@@ -173,7 +173,7 @@ fn halves_that_are_no_numbers() {
             halves[43] = f16::from_bits(code);
             let tensor = match format {
                 Format::F16 => gpu.tensor(&[2, 32], &halves),
-                _ => gpu.tensor(&[2, 16], &bytemuck::pod_collect_to_vec::<_, u32>(&halves)),
+                _ => gpu.tensor(&[2, 32], bytemuck::cast_slice::<f16, bf16>(&halves)),
             };
             let values = Weight::from_tensor(&gpu, format, &tensor.expect("allocates")).expect("views");
             for to in super::FORMATS {
