@@ -1,5 +1,8 @@
 //! Modules of the `generate` example that need no GPU: a model's description, and text as it streams.
 
+#[path = "../examples/generate/checkpoint.rs"]
+#[allow(dead_code)]
+mod checkpoint;
 #[path = "../examples/generate/config.rs"]
 #[allow(dead_code)]
 mod config;
