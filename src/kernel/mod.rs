@@ -9,10 +9,10 @@ mod plan;
 mod recorder;
 mod spec;
 
-pub(crate) use case::round_to;
-pub use case::{Case, Check, Level, Prepared, Random, Rule};
 #[cfg(feature = "audit")]
-pub(crate) use case::{GUARD, POISON};
+pub(crate) use case::GUARD;
+pub use case::{Case, Check, Level, Prepared, Random, Rule};
+pub(crate) use case::{POISON, round_to};
 pub use catalogue::{CATALOGUE, find};
 pub use compose::{Composed, compose};
 pub(crate) use pipeline::PipelineCache;
