@@ -28,6 +28,8 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION_PAGED,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
+    &crate::attention_diff::DIFF_QUERIES,
+    &crate::attention_diff::DIFF_COMBINE,
     &crate::kv::KV_WRITE,
     &crate::kv::KV_COPY,
     &crate::softmax::SOFTMAX,
