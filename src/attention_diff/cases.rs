@@ -305,7 +305,7 @@ fn whole_case(w: Whole, dtype: DType) -> Case {
                     .push(Check::new("lse", lse, Rule::stored_in(DType::F32), move || cpu::lse(&q, &k, &p)));
             }
             // In f16 both results are rounded before one is subtracted from the other.
-            let rule = if dtype == DType::F16 { Rule::Normalised(2e-3) } else { Rule::stored_in(dtype) };
+            let rule = if dtype == DType::F16 { Rule::Normalised(1e-3) } else { Rule::stored_in(dtype) };
             let (twin, problem) = (operands.twin.clone(), p.clone());
             let want = move || cpu::attention_diff(&q, &k, &v, &problem, &twin);
             checks.push(Check::new("out", &out, rule, want));

@@ -8,6 +8,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::embed::EMBED,
     &crate::elementwise::ELEMENTWISE,
     &crate::norm::RMS_NORM,
+    &crate::norm::LAYER_NORM,
     &crate::rope::ROPE,
     &crate::matmul::GEMM,
     &crate::matmul::QGEMM,

@@ -1,6 +1,6 @@
 //! Wrong calls.
 
-use super::{RmsNorm, record};
+use super::{LayerNorm, RmsNorm, record, record_layer};
 use crate::{DType, Gpu};
 
 #[test]
@@ -27,6 +27,23 @@ fn wrong_calls_name_the_argument() {
         ),
         (RmsNorm { x: &view(0), out: &view(1), ..good }, "needs x itself or memory of its own"),
         (RmsNorm { residual: Some(&x), ..good }, "x and residual"),
+    ] {
+        let got = error(request);
+        assert!(got.contains(want), "{got} lacks {want}");
+    }
+    let (x, weight, out) = (&x, &weight, &out);
+    let good = LayerNorm { x, residual: None, weight, bias: Some(weight), out, eps: 1e-5 };
+    let error = |request: LayerNorm<'_>| match gpu.run(|r| record_layer(r, &request)) {
+        Ok(()) => "accepted".to_string(),
+        Err(e) => e.to_string(),
+    };
+    assert_eq!(error(good), "accepted");
+    for (request, want) in [
+        (LayerNorm { weight: out, ..good }, "layer_norm: weight is [2, 64], needs [64]"),
+        (LayerNorm { bias: Some(out), ..good }, "layer_norm: bias is [2, 64], needs [64]"),
+        (LayerNorm { residual: Some(weight), ..good }, "layer_norm: residual is [64], needs [2, 64]"),
+        (LayerNorm { eps: f32::NAN, ..good }, "layer_norm: eps = NaN"),
+        (LayerNorm { x: &view(0), out: &view(1), ..good }, "layer_norm: out is \"overlapping x\""),
     ] {
         let got = error(request);
         assert!(got.contains(want), "{got} lacks {want}");
