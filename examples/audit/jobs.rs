@@ -1,5 +1,6 @@
 //! Runs jobs in child processes, several at a time where nothing is timed, and outlives crashes and hangs.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use wgmarlin::audit::{Ended, Finished, Item, Message, Part, Rows, Stage, State, Step, items, supervise};
 
+use super::peers::Peers;
 use super::progress::Progress;
 use super::{Cli, Failure, Unit};
 
@@ -16,6 +18,20 @@ const START_LIMIT: u64 = 60;
 const JOB_CASES: usize = 256;
 /// A tier that takes its process down this often is given up: it would cost a time limit a case.
 const MOST_LOSSES: usize = 2;
+
+/// The items of some kernels and tiers in the order in which they are audited. Of those that are timed, first come the
+/// cases that are compared with a peer or a target, and the better tiers.
+pub fn ordered(part: Part, work: &[Unit]) -> Result<Vec<Item>, Failure> {
+    let mut all = items(part, work);
+    if part == Part::Perf {
+        let peers = Peers::read()?;
+        let plain = |item: &Item| {
+            item.case.as_ref().is_none_or(|case| !peers.know(item.spec.name, case.dtype, &case.label))
+        };
+        all.sort_by_key(|item| (plain(item), Reverse(item.tier.tier)));
+    }
+    Ok(all)
+}
 
 /// A range of the items of some kernels and tiers.
 #[derive(Clone)]
@@ -42,7 +58,7 @@ impl Job {
             let ranges = (0..count).step_by(JOB_CASES).map(|from| (from, (from + JOB_CASES).min(count)));
             all.extend(ranges.map(|(from, to)| Job { part, work: vec![unit], from, to, alone: false }));
         }
-        all.sort_by_key(|job| std::cmp::Reverse(job.to - job.from));
+        all.sort_by_key(|job| Reverse(job.to - job.from));
         all
     }
 
@@ -92,7 +108,7 @@ impl Shared<'_> {
 
     /// Runs one job to its end, in as many processes as that takes; or returns what is left of it, to be tried alone.
     fn job(&self, mut job: Job) -> Result<Option<Job>, Failure> {
-        let all = items(job.part, &job.work);
+        let all = ordered(job.part, &job.work)?;
         let (mut serial, mut losses) = (false, Vec::new());
         while job.from < job.to {
             let mut at = opening(&all[job.from], job.from);
@@ -161,6 +177,7 @@ impl Shared<'_> {
         let items = format!("{},{}", job.from, job.to);
         command.args(["--child", &part, "--work", &work.join(","), "--items", &items]);
         command.args(serial.then_some("--serial"));
+        command.args((cli.best && job.part == Part::Perf).then_some("--best"));
         let left = |end: Instant| end.saturating_duration_since(Instant::now()).as_secs().to_string();
         for (flag, value) in [
             ("--checks", cli.checks.clone()),

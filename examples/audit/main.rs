@@ -3,14 +3,16 @@
 //! The work is done in child processes, so that a crash, a hang or a lost device becomes a failed row.
 
 mod jobs;
+mod measured;
 mod parent;
+mod peers;
 mod progress;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use wgmarlin::audit::{Message, Options, Part, Step, audit_items, items};
+use wgmarlin::audit::{Message, Options, Part, Stage, Step, audit_items};
 use wgmarlin::{CATALOGUE, Gpu, KernelSpec, Tier};
 
 /// For every kernel × tier × dtype: does it compose, validate, translate to SPIR-V, MSL and HLSL, load, run, and
@@ -36,6 +38,9 @@ struct Cli {
     /// Compare and time the cases of real shape too.
     #[arg(long)]
     perf: bool,
+    /// Time each case at the best tier that serves it only.
+    #[arg(long, requires = "perf")]
+    best: bool,
     /// Of the other cases only the quick ones.
     #[arg(long)]
     quick: bool,
@@ -168,19 +173,18 @@ fn list(cli: &Cli) -> Result<bool, Failure> {
 fn child(cli: &Cli, part: Part) -> Result<bool, Failure> {
     let options = Options {
         perf: part == Part::Perf,
+        best: cli.best,
         serial: cli.serial,
         copy_bandwidth: cli.copy_bandwidth,
         deadline: cli.budget.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
     };
     let &[from, to] = &cli.items[..] else { return Err("--items takes two numbers".into()) };
     let gpu = cli.open()?;
-    audit_items(&gpu, &items(part, &cli.work), (from, to), &options, &mut |message| {
+    audit_items(&gpu, &jobs::ordered(part, &cli.work)?, (from, to), &options, &mut |message| {
         if let Ok(text) = serde_json::to_string(&message) {
             println!("{text}");
         }
-        if let (Message::Step(Step { stage: wgmarlin::audit::Stage::Run, .. }), Some(fault)) =
-            (&message, &cli.fault)
-        {
+        if let (Message::Step(Step { stage: Stage::Run, .. }), Some(fault)) = (&message, &cli.fault) {
             match fault.as_str() {
                 "crash" => std::process::abort(),
                 _ => std::thread::sleep(Duration::from_secs(3600)),

@@ -1,13 +1,17 @@
 //! Plans the work, runs it, and prints and writes the result.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use wgmarlin::audit::{Part, Row, Rows, State, copy_bandwidth, inventory, inventory_table, table};
+use wgmarlin::audit::{
+    Part, Row, Rows, State, copy_bandwidth, inventory, inventory_table, significant, table,
+};
 use wgmarlin::{CATALOGUE, Capability, Caps, Gpu};
 
 use super::jobs::{Job, Shared};
+use super::measured::Measured;
+use super::peers::Peers;
 use super::progress::Progress;
 use super::{Cli, Failure, Unit};
 
@@ -79,19 +83,60 @@ fn report(
         let reason = row.reason.as_deref().unwrap_or_default();
         println!("FAILED {} {} {}: {}: {reason}", row.kernel, row.tier, row.dtype, row.state);
     }
+    let peers = Peers::read()?;
+    let performance = peers.compare(rows);
+    targets(&performance);
     if let Some(path) = &cli.json {
         let files: Vec<_> = entries
             .iter()
             .map(|e| json!({ "file": e.file.name, "kernels": e.kernels, "state": e.state_text(), "note": e.note() }))
             .collect();
+        // The timings stand in `performance`.
+        let rows: Vec<Row> = rows.iter().map(|row| Row { perf: Vec::new(), ..row.clone() }).collect();
+        let has: Vec<_> =
+            Capability::ALL.into_iter().filter(|c| caps.has(*c)).map(Capability::name).collect();
         let report = json!({
-            "adapter": { "name": caps.adapter, "backend": caps.backend.to_string(), "driver": caps.driver },
-            "checks": cli.checks, "copy_gb_s": bandwidth.map(|b| b / 1e9), "rows": rows, "inventory": files,
+            "version": env!("CARGO_PKG_VERSION"), "date": today(),
+            "adapter": {
+                "name": caps.adapter, "backend": caps.backend.to_string(), "driver": caps.driver,
+                "type": format!("{:?}", caps.device_type), "capabilities": has,
+                "subgroup_size": caps.subgroup_size, "coop_side": caps.coop_side,
+            },
+            "checks": cli.checks, "copy_gb_s": bandwidth.map(|b| b / 1e9),
+            "rows": rows, "performance": performance, "peers": peers, "inventory": files,
         });
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)
             .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(failed == 0)
+}
+
+/// The cases that must be so fast, and whether they are.
+fn targets(performance: &[Measured]) {
+    let slower = |m: &Measured| {
+        let like = |o: &&Measured| (&o.kernel, &o.dtype, &o.case) == (&m.kernel, &m.dtype, &m.case);
+        performance.iter().filter(like).any(|other| other.us < m.us)
+    };
+    let best = performance.iter().filter(|m| !slower(m)).filter_map(|m| Some((m, m.must.as_ref()?)));
+    for (m, must) in best {
+        let met = if must.met { "met" } else { "MISSED" };
+        let (us, most) = (significant(m.us), significant(must.us));
+        println!("{met}: {} {} {} {}: {us} µs of {most}", m.kernel, m.tier, m.dtype, m.case);
+    }
+}
+
+/// The date in UTC, as 2026-11-23.
+fn today() -> String {
+    let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() / 86_400) as i64;
+    // Years from March on have their leap day at the end; 400 of them have 146097 days.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
 }
 
 fn header(caps: &Caps, bandwidth: Option<f64>) {

@@ -1,5 +1,6 @@
 //! Takes work items through the stages and tells of every step and result.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
@@ -69,6 +70,8 @@ pub fn items(part: Part, work: &[(&'static KernelSpec, Tier)]) -> Vec<Item> {
 pub struct Options {
     /// Times the cases.
     pub perf: bool,
+    /// Skips cases that were timed at another tier: the better tiers must come first.
+    pub best: bool,
     /// Compiles the pipelines of one case at a time, to find the one that brings the process down.
     pub serial: bool,
     /// Bytes per second of a copy, for the percentages.
@@ -183,7 +186,7 @@ pub fn audit_items(
     options: &Options,
     message: &mut dyn FnMut(Message),
 ) -> Result<()> {
-    let mut audit = Audit { gpu, options, message, refused: None };
+    let mut audit = Audit { gpu, options, message, refused: None, timed: HashSet::new() };
     let to = to.min(items.len());
     let mut at = from;
     while at < to {
@@ -211,6 +214,8 @@ struct Audit<'a> {
     message: &'a mut dyn FnMut(Message),
     /// Why the tier's shaders did not pass the static stages.
     refused: Option<(Stage, String)>,
+    /// Cases that have been timed at some tier.
+    timed: HashSet<(&'static str, &'static str, String)>,
 }
 
 impl Audit<'_> {
@@ -236,7 +241,10 @@ impl Audit<'_> {
     fn batch(&mut self, items: &[Item], first: usize) -> Result<()> {
         let Some(item) = items.first() else { return Ok(()) };
         let tier = item.tier.tier;
-        let all = if self.options.deadline.is_some_and(|end| Instant::now() >= end) {
+        let done = |case: &Case| self.timed.contains(&(item.spec.name, case.dtype, case.label.clone()));
+        let all = if self.options.best && item.case.as_ref().is_some_and(done) {
+            Some(Verdict::Skipped("timed at a better tier".into()))
+        } else if self.options.deadline.is_some_and(|end| Instant::now() >= end) {
             Some(Verdict::Unreached)
         } else if let Some((stage, why)) = &self.refused {
             Some(Verdict::Failed(*stage, why.clone()))
@@ -276,6 +284,9 @@ impl Audit<'_> {
                 }
             }
         };
+        if let (Some(case), true) = (&item.case, perf.is_some()) {
+            self.timed.insert((item.spec.name, case.dtype, case.label.clone()));
+        }
         self.finish(item, verdict, loaded, perf);
         Ok(())
     }
