@@ -177,7 +177,9 @@ impl Shared<'_> {
         let items = format!("{},{}", job.from, job.to);
         command.args(["--child", &part, "--work", &work.join(","), "--items", &items]);
         command.args(serial.then_some("--serial"));
-        command.args((cli.best && job.part == Part::Perf).then_some("--best"));
+        if cli.best && job.part == Part::Perf {
+            command.args(["--perf", "--best"]);
+        }
         let left = |end: Instant| end.saturating_duration_since(Instant::now()).as_secs().to_string();
         for (flag, value) in [
             ("--checks", cli.checks.clone()),

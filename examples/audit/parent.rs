@@ -85,7 +85,7 @@ fn report(
     }
     let peers = Peers::read()?;
     let performance = peers.compare(rows);
-    targets(&performance);
+    targets(&performance, &peers.device);
     if let Some(path) = &cli.json {
         let files: Vec<_> = entries
             .iter()
@@ -112,12 +112,16 @@ fn report(
 }
 
 /// The cases that must be so fast, and whether they are.
-fn targets(performance: &[Measured]) {
+fn targets(performance: &[Measured], device: &str) {
     let slower = |m: &Measured| {
         let like = |o: &&Measured| (&o.kernel, &o.dtype, &o.case) == (&m.kernel, &m.dtype, &m.case);
         performance.iter().filter(like).any(|other| other.us < m.us)
     };
     let best = performance.iter().filter(|m| !slower(m)).filter_map(|m| Some((m, m.must.as_ref()?)));
+    let mut best = best.peekable();
+    if best.peek().is_some() {
+        println!("\ntargets, which were set for {device}:");
+    }
     for (m, must) in best {
         let met = if must.met { "met" } else { "MISSED" };
         let (us, most) = (significant(m.us), significant(must.us));

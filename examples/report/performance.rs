@@ -85,7 +85,7 @@ fn kernels(names: &[&str], measured: &[Measured]) -> String {
             m.tier.clone(),
             significant(m.us),
             significant(m.gb_s),
-            significant(m.tflop_s),
+            shown(m.tflop_s > 0.0, &significant(m.tflop_s)),
             m.copy_percent.map_or(String::new(), |p| format!("{p:.0} %")),
             bound(m.must.as_ref()),
             bound(m.goal.as_ref()),
