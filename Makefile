@@ -1,7 +1,7 @@
 # Everything runs from here; see README.md. `make` alone lists the targets.
 SHELL := /bin/bash
 PROMPT ?= The borrow checker
-.PHONY: help setup demo test test-coop audit inventory lint bench
+.PHONY: help setup demo test test-coop audit audit-report performance-tables inventory lint bench
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -26,6 +26,15 @@ test-coop: setup
 ## make audit      the full audit; ARGS="--perf --json audit.json" adds options
 audit: setup
 	@. .ci/env.sh && cargo run --release --example audit -- $(ARGS)
+
+## make audit-report  docs/support.md of the audits in docs/audits; REPORTS="a.json b.json" are added to these
+audit-report:
+	@mkdir -p docs/audits && cp $(REPORTS) docs/audits/ 2>/dev/null || [ -z "$(REPORTS)" ]
+	@cargo run --release --example report -- support docs/support.md docs/audits/*.json
+
+## make performance-tables  the tables of docs/performance.md, of docs/performance.json
+performance-tables:
+	@cargo run --release --example report -- performance docs/performance.json docs/performance.md
 
 ## make inventory  how far each file of the replaced project has come on this adapter
 inventory: setup

@@ -50,6 +50,7 @@ pub(super) fn prefill_cases() -> Vec<Case> {
         (Full, 1, 37, 2, 1, 64, 45, 3, true, Large),
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 2048, 32, 8, 128, 2048, 0, true, Normal),
+        (Perf, 1, 4096, 32, 8, 128, 4096, 0, true, Normal),
     ];
     let mut all = cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Prefill));
     all.extend(DTYPES.into_iter().flat_map(|dtype| extra_cases(dtype, Call::Prefill)));
@@ -75,6 +76,7 @@ pub(super) fn decode_cases() -> Vec<Case> {
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 4096, 0, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 32_768, 0, true, Normal),
+        (Perf, 16, 1, 32, 8, 128, 4096, 0, true, Normal),
     ];
     let mut all =
         cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Decode(None)));

@@ -1,6 +1,6 @@
 //! The 37 Metal source files that this crate replaces, what each of them asks for, and how much of that is there.
 
-use super::report::{Row, State};
+use super::rows::{Row, State};
 use super::stages::Stage;
 use crate::kernel::KernelSpec;
 

@@ -154,8 +154,9 @@ fn cases() -> Vec<Case> {
     // More than 65535 workgroups.
     let rows = 65_537 * Rows::Ragged.chunks() as usize / 3;
     all.push(random_case(Full, Format::Int4, DType::F16, (rows, 17), Group::WholeK, u64::MAX));
-    for format in [Format::Fp4, Format::Int4, Format::Int8] {
-        all.push(random_case(Perf, format, DType::F16, (14336, 4096), Group::Size(32), u64::MAX));
+    for &format in Format::ALL.iter().filter(|f| f.is_quantised()) {
+        let group = format.fixed_group().map_or(Group::Size(32), Group::Size);
+        all.push(random_case(Perf, format, DType::F16, (14336, 4096), group, u64::MAX));
     }
     all
 }

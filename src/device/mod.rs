@@ -159,7 +159,7 @@ impl Gpu {
     pub fn warm_up(&self, record: impl FnOnce(&mut Recorder<'_, '_>) -> Result<()>) -> Result<usize> {
         let mut dry = Recorder::dry(self);
         record(&mut dry)?;
-        self.0.pipelines.compile_all(self, dry.into_planned())
+        self.0.pipelines.compile_all(self, dry.into_planned().pipelines)
     }
 
     /// Blocks until all submitted work is done.

@@ -19,6 +19,8 @@ pub(crate) use pipeline::PipelineCache;
 pub(crate) use plan::{index32, unit};
 pub(crate) use recorder::Launch;
 pub use recorder::Recorder;
+#[cfg(feature = "audit")]
+pub(crate) use recorder::{Planned, StandIns};
 pub use spec::{
     Access, Binding, Cost, Def, Defines, Field, KernelSpec, Needs, Params, Tier, TierSpec, Variant,
 };

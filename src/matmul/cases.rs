@@ -311,6 +311,7 @@ pub(super) fn qgemm() -> Vec<Case> {
     {
         all.push(Spec::new(&super::QGEMM, Perf, format, DType::F16, (m, 14336, 4096)).into_case());
     }
+    all.extend(super::perf_cases::qgemm().into_iter().map(Spec::into_case));
     all
 }
 
@@ -357,6 +358,7 @@ pub(super) fn qgemv() -> Vec<Case> {
         let group = format.fixed_group().map_or(Group::Size(128), Group::Size);
         all.push(Spec { group, ..Spec::new(spec, Perf, format, DType::F16, (1, 14336, 4096)) });
     }
+    all.extend(super::perf_cases::qgemv());
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }
 

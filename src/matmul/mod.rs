@@ -15,6 +15,7 @@ mod fused_cases;
 mod fused_spec;
 #[cfg(test)]
 mod invariance_tests;
+mod perf_cases;
 mod plan;
 mod spec;
 #[cfg(test)]
