@@ -138,6 +138,30 @@ pub(super) fn merge(
     (out, lse)
 }
 
+/// The reference of the merge of results with their lse: each row by itself, Σ exp(lse)·part / Σ exp(lse).
+/// `parts` is [P, rows, D], `lses` [P, rows], `sink` that of each row, if there are any. Gives the rows and ln of their totals.
+pub fn merge_lse(
+    parts: &[f32],
+    lses: &[f32],
+    rows: usize,
+    d: usize,
+    sink: impl Fn(usize) -> Option<f32>,
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut out, mut lse) = (Vec::new(), Vec::new());
+    for row in 0..rows {
+        let seen: Vec<usize> = (row..lses.len()).step_by(rows).filter(|&p| lses[p] > -1e29).collect();
+        let sums = seen.iter().map(|&p| f64::from(lses[p])).chain(sink(row).map(f64::from));
+        let (most, total) = sum(&sums.collect::<Vec<_>>());
+        let value = |c: usize| {
+            let of = |&p: &usize| (f64::from(lses[p]) - most).exp() * f64::from(parts[p * d + c]);
+            seen.iter().map(of).sum::<f64>() / total
+        };
+        out.extend((0..d).map(|c| if seen.is_empty() { 0.0 } else { value(c) }));
+        lse.push(if total > 0.0 { most + total.ln() } else { f64::from(-1e30f32) });
+    }
+    (out, lse)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +238,23 @@ mod tests {
         near(&out, 31.0 / 8.0);
         near(&lse, 8f64.ln());
         let (out, lse) = merge(&[0.0, 0.0], &[[-1e30, 0.0]; 2], 2, 1, |_| None);
+        assert_eq!((out, lse), (vec![0.0], vec![f64::from(-1e30f32)]));
+    }
+
+    #[test]
+    fn merging_results_weighs_by_their_sums() {
+        // Two rows of one column; the second row saw nothing in the first part.
+        let (parts, lses) = ([0.0, 0.0, 4.0, 7.0], [0.0, -1e30, 3f32.ln(), 2.0]);
+        let near = |got: &[f64], want: [f64; 2]| {
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-6), "{got:?} is not {want:?}");
+        };
+        let (out, lse) = merge_lse(&parts, &lses, 2, 1, |_| None);
+        near(&out, [3.0, 7.0]);
+        near(&lse, [4f64.ln(), 2.0]);
+        let (out, lse) = merge_lse(&parts, &lses, 2, 1, |row| Some([4f32.ln(), 2.0][row]));
+        near(&out, [1.5, 3.5]);
+        near(&lse, [8f64.ln(), 2.0 + 2f64.ln()]);
+        let (out, lse) = merge_lse(&parts[..1], &[-1e30], 1, 1, |_| None);
         assert_eq!((out, lse), (vec![0.0], vec![f64::from(-1e30f32)]));
     }
 }

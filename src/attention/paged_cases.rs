@@ -70,6 +70,7 @@ pub(super) fn tile_cases() -> Vec<Case> {
         all.extend([&each[0], &real].map(|shape| of(shape, format, DType::F16)));
     }
     all.extend(more.iter().map(|shape| of(shape, KvFormat::Int8, DType::F32)));
+    all.extend([KvFormat::Bf16, KvFormat::Int4].map(|format| of(&each[0], format, DType::Bf16)));
     all
 }
 
@@ -118,6 +119,9 @@ pub(super) fn paged_cases() -> Vec<Case> {
         all.extend(each[..3].iter().chain(&real).map(|shape| case(shape.clone(), format, DType::F16)));
     }
     all.extend(more.iter().map(|shape| case(shape.clone(), KvFormat::Int8, DType::F32)));
+    for format in [KvFormat::Bf16, KvFormat::Int4] {
+        all.extend(each[..2].iter().map(|shape| case(shape.clone(), format, DType::Bf16)));
+    }
     all
 }
 

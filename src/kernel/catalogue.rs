@@ -28,6 +28,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION_PAGED,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
+    &crate::attention::MERGE_LSE,
     &crate::kv::KV_WRITE,
     &crate::kv::KV_COPY,
     &crate::softmax::SOFTMAX,

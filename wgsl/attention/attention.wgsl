@@ -6,9 +6,7 @@
 // scores are made, then the 64 × 32 probabilities and a few rows of V. So every head size fits the smallest adapter.
 // Slices are XOR-swizzled by row: threads of a subgroup read one column of many rows without bank conflicts.
 // EXTRAS == paged (attention_paged): keys and values are rows of a cache in blocks, decoded as they are staged.
-#if T == f16
-enable f16;
-#endif
+//!include "common/fours.wgsl"
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
 #if EXTRAS == paged
@@ -36,21 +34,21 @@ struct Params {
     table: u32,    // words of a sequence in the table: its length, then its blocks; 0 for block = sequence
 }
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> q: array<vec4<T>>;
+@group(0) @binding(0) var<storage, read> q: array<Fours>;
 #if EXTRAS == paged
 @group(0) @binding(1) var<storage, read> k: array<Raw>;
 @group(0) @binding(2) var<storage, read> v: array<Raw>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
 @group(0) @binding(4) var<storage, read> table: array<u32>;
 @group(0) @binding(5) var<storage, read> sinks: array<f32>;
-@group(0) @binding(6) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(6) var<storage, read_write> out: array<Fours>;
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;
 #else
-@group(0) @binding(1) var<storage, read> k: array<vec4<T>>;
-@group(0) @binding(2) var<storage, read> v: array<vec4<T>>;
+@group(0) @binding(1) var<storage, read> k: array<Fours>;
+@group(0) @binding(2) var<storage, read> v: array<Fours>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> sinks: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(5) var<storage, read_write> out: array<Fours>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 #endif
 
@@ -230,7 +228,7 @@ fn main(place: Place) {
             let column = min(c, d4 - 1u);
             for (var n = 0u; n < Q_LOADS; n++) {
                 let row = id / 8u + n * (THREADS / 8u);
-                let value = vec4<f32>(q[q_at[n] + column]);
+                let value = widen(q[q_at[n] + column]);
                 pool[row * 8u + ((id ^ row) & 7u)] = select(vec4<f32>(), value, inside);
             }
 #if EXTRAS == paged
@@ -248,7 +246,7 @@ fn main(place: Place) {
             for (var n = 0u; n < K_LOADS; n++) {
                 let key = id / 8u + n * (THREADS / 8u);
                 // Keys past the end are masked; their loads repeat the last one, as what lies behind is not ours.
-                let value = vec4<f32>(k[kv_first + min(key0 + key, end - 1u) * kv_stride + column]);
+                let value = widen(k[kv_first + min(key0 + key, end - 1u) * kv_stride + column]);
                 pool[V_AT + key * 8u + ((id ^ key) & 7u)] = select(vec4<f32>(), value, inside);
             }
 #endif
@@ -319,9 +317,9 @@ fn main(place: Place) {
             for (var i = id; i < V_KEYS * WIDTH; i += THREADS) {
                 let key = min(key0 + part + i / WIDTH, end - 1u);
 #if EXTRAS == tensors
-                pool[V_AT + i] = vec4<f32>(v[v_first + key * v_stride + min(i % WIDTH, e4 - 1u)]);
+                pool[V_AT + i] = widen(v[v_first + key * v_stride + min(i % WIDTH, e4 - 1u)]);
 #else
-                pool[V_AT + i] = vec4<f32>(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
+                pool[V_AT + i] = widen(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
 #endif
             }
 #endif
@@ -368,7 +366,7 @@ fn main(place: Place) {
             let at = head_at * columns;
             for (var j = 0u; j < J; j++) {
                 let column = j * TC + spot.tc;
-                if column < columns { out[at + column] = vec4<T>(acc[4u * j + i] * norm[i]); }
+                if column < columns { out[at + column] = narrow(acc[4u * j + i] * norm[i]); }
             }
         }
     }

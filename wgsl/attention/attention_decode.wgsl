@@ -7,6 +7,7 @@
 // With one split the result is stored; with more, unnormalised sums, then row maxima (log2) and totals, for the merge.
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
+//!include "common/kinds.wgsl"
 //!include "common/kv_decode.wgsl"
 #if PAGED
 //!include "common/bias.wgsl"
@@ -27,7 +28,7 @@ struct Params {
     stats: u32,        // where the maxima and totals start in the workspace
     causal: u32,
     window: u32,       // keys that a query sees, itself included; 0 for all
-    half: u32,         // Q and out are f16
+    kind: u32,         // of Q and out: 0 f32, 1 f16, 2 bf16
     scale: f32,        // with the factor log2 e
     soft_cap: f32,     // likewise; 0 for none
     blocks: u32,       // PAGED: of the cache
@@ -189,12 +190,9 @@ fn locate(first_key: u32, last: u32, sequence: u32, head_row: u32) -> Four {
 }
 
 fn load_q(at: u32) -> Eight {
-    if params.half != 0u {
+    if params.kind != 0u {
         let raw = q[at];
-        return Eight(
-            vec4<f32>(unpack2x16float(raw.x), unpack2x16float(raw.y)),
-            vec4<f32>(unpack2x16float(raw.z), unpack2x16float(raw.w)),
-        );
+        return Eight(vec4(two_of(raw.x), two_of(raw.y)), vec4(two_of(raw.z), two_of(raw.w)));
     }
     return Eight(bitcast<vec4<f32>>(q[2u * at]), bitcast<vec4<f32>>(q[2u * at + 1u]));
 }
@@ -482,8 +480,8 @@ fn store(row: u32, column: u32, split: u32, at_0: u32, sum: vec2<f32>, top: f32,
     let columns = params.e8 * 8u;
     if params.splits == 1u {
         let value = select(vec2<f32>(), sum / total, total > 0.0);
-        if params.half != 0u {
-            out[(at * columns + column) / 2u] = pack2x16float(value);
+        if params.kind != 0u {
+            out[(at * columns + column) / 2u] = word_of(value);
         } else {
             out[at * columns + column] = bitcast<u32>(value.x);
             out[at * columns + column + 1u] = bitcast<u32>(value.y);
