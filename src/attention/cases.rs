@@ -9,6 +9,7 @@ use super::spec::DTYPES;
 use super::{Attention, AttentionDecode, record};
 use crate::kernel::{Case, Cost, Level, Prepared, Random, Recorder};
 use crate::tensor::DType;
+use crate::tree::Growth;
 
 /// Operands of a case.
 #[derive(Clone, Copy, PartialEq)]
@@ -123,10 +124,13 @@ fn extra_cases(dtype: DType, call: Call) -> Vec<Case> {
         window: Some(70),
         soft_cap: Some(2.0),
         bias: Some(BiasOf::All),
+        tree: None,
         sinks: true,
         lse: true,
         d_v: 0,
     };
+    let tree = |of| Extra { tree: Some(of), ..PLAIN };
+    let branches = Extra { tree: Some(Growth::Depth(4)), bias: None, ..all };
     let shapes: &[(Shape, Extra)] = &[
         ((Quick, 2, 3, 4, 2, 64, 150, 3, true, Normal), all),
         ((Full, 1, 5, 3, 1, 40, 133, 3, true, Normal), window(1)),
@@ -145,6 +149,13 @@ fn extra_cases(dtype: DType, call: Call) -> Vec<Case> {
         ((Full, 2, 7, 3, 3, 32, 65, 0, true, Normal), summed),
         ((Full, 1, 4, 2, 1, 192, 40, 1, true, Normal), Extra { d_v: 128, ..PLAIN }),
         ((Full, 2, 4, 2, 1, 40, 140, 1, true, Normal), Extra { d_v: 256, ..all }),
+        ((Quick, 2, 5, 4, 2, 64, 150, 3, true, Normal), tree(Growth::Depth(8))),
+        ((Full, 2, 7, 6, 2, 64, 301, 1, true, Normal), branches),
+        ((Full, 1, 6, 3, 1, 40, 92, 0, true, Normal), tree(Growth::Chain)),
+        ((Full, 3, 8, 4, 4, 128, 120, 2, true, Normal), tree(Growth::Star)),
+        ((Full, 3, 3, 2, 1, 80, 90, 1, true, Normal), tree(Growth::Star)),
+        // Nodes deeper than the window.
+        ((Full, 2, 8, 2, 1, 96, 200, 0, true, Normal), Extra { window: Some(3), ..tree(Growth::Depth(6)) }),
     ];
     let some = shapes.iter().filter(|(shape, extra)| runs(shape, dtype) || (extra.d_v > 192));
     some.map(|&(shape, extra)| attention_case(shape, extra, dtype, call)).collect()

@@ -1,7 +1,5 @@
 //! The reference: each query by itself, in f64, scores and softmax over the whole row of keys at once.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
 
 /// What the reference needs to know of a request: [B, Sq, Hq, D] queries over the first rows of [B, C, Hkv, D] keys and
@@ -24,18 +22,36 @@ pub struct Problem {
     pub bias: Option<(Vec<f32>, [usize; 4])>,
     /// \[Hq\]
     pub sinks: Option<Vec<f32>>,
+    /// For each sequence, or for all, the parents of the nodes that are its queries and last keys; a node whose parent
+    /// does not come before it has none.
+    pub tree: Option<Vec<Vec<u32>>>,
 }
 
 impl Problem {
     /// The keys that query `i` of sequence `b` sees: all, or those up to the query when the last query meets the last
-    /// key, and no more than the window.
-    pub(super) fn visible(&self, b: usize, i: usize) -> Range<usize> {
+    /// key, and no more than the window. In a tree, all before the nodes, and the node's branch.
+    pub(super) fn visible(&self, b: usize, i: usize) -> Vec<usize> {
         let len = self.lens[b];
         if !self.causal {
-            return 0..len;
+            return (0..len).collect();
         }
-        let end = (i + 1 + len).saturating_sub(self.sq).min(len);
-        self.window.map_or(0, |window| (i + 1 + len).saturating_sub(self.sq + window))..end
+        let mut keys: Vec<usize> = match &self.tree {
+            None => (0..(i + 1 + len).saturating_sub(self.sq).min(len)).collect(),
+            Some(trees) => {
+                let (parents, context) = (&trees[b % trees.len()], len - self.sq);
+                let mut branch = vec![i];
+                while let Some(&node) = branch.last()
+                    && (parents[node] as usize) < node
+                {
+                    branch.push(parents[node] as usize);
+                }
+                (0..context).chain(branch.into_iter().rev().map(|node| context + node)).collect()
+            }
+        };
+        if let Some(window) = self.window {
+            keys.drain(..keys.len().saturating_sub(window));
+        }
+        keys
     }
 
     /// Pairs of a query and a key that it sees.
@@ -75,7 +91,7 @@ impl Problem {
             capped + f64::from(bias)
         };
         let sink = self.sinks.as_ref().map(|sinks| f64::from(sinks[h]));
-        self.visible(b, i).map(score).chain(sink).collect()
+        self.visible(b, i).into_iter().map(score).chain(sink).collect()
     }
 }
 
@@ -92,7 +108,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], p: &Problem) -> Vec<f64> {
         let scores = p.scores(&q[n * p.d..][..p.d], k, query);
         let (most, total) = sum(&scores);
         let mut out = vec![0.0; p.d_v];
-        for (j, score) in p.visible(query.0, query.1).zip(&scores) {
+        for (j, score) in p.visible(query.0, query.1).into_iter().zip(&scores) {
             let weight = (score - most).exp() / total;
             let value = &v[p.row(query, j) * p.d_v..];
             out.iter_mut().zip(value).for_each(|(o, &x)| *o += weight * f64::from(x));
@@ -225,6 +241,18 @@ mod tests {
         near(attention(&[1.0, 1.0], &k, &v, &none), &[0.0, 0.0]);
         near(lse(&[1.0, 1.0], &k, &none), &[4f64.ln()]);
         assert_eq!(lse(&[1.0, 1.0], &k, &Problem { sinks: None, ..none }), [f64::from(-1e30f32)]);
+    }
+
+    #[test]
+    fn nodes_see_the_context_and_their_branch() {
+        // Behind one key of context: 0 has the children 1 and 3, 1 has 2; 4 is a root too.
+        let tree = Some(vec![vec![9, 0, 1, 0, 4]]);
+        let p = Problem { sq: 5, lens: vec![6], capacity: 6, causal: true, tree, ..two_keys() };
+        let seen = |p: &Problem| (0..5).map(|i| p.visible(0, i)).collect::<Vec<_>>();
+        assert_eq!(seen(&p), [vec![0, 1], vec![0, 1, 2], vec![0, 1, 2, 3], vec![0, 1, 4], vec![0, 5]]);
+        // A window counts along the branch.
+        let narrow = Problem { window: Some(2), ..p };
+        assert_eq!(seen(&narrow), [[0, 1], [1, 2], [2, 3], [1, 4], [0, 5]]);
     }
 
     #[test]

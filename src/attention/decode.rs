@@ -67,7 +67,7 @@ pub(super) fn record_split(
         key_rows: s.hkv,
         block: s.capacity.max(1),
         blocks: 0,
-        paged: options.bias.is_some(),
+        paged: options.mask().is_some(),
     };
     launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
 }
@@ -174,7 +174,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
             cache.v,
             cache.scales.unwrap_or(q),
             cache.table.unwrap_or(q),
-            options.bias.unwrap_or(q),
+            options.mask().unwrap_or(q),
             out,
             workspace,
         ],
@@ -196,7 +196,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
             // Fits: within_u32 has looked at the whole workspace; unused with one split.
             stats: if splits.count > 1 { all_rows * splits.count * s.d_v } else { 0 },
             causal: u32::from(options.causal),
-            window: options.window_word(s.kv_len),
+            window: options.window_word(s.sq, s.kv_len),
             kind: spec::kind(s.dtype),
             scale: options.scale * log2_e,
             soft_cap: options.soft_cap.map_or(0.0, |cap| cap * log2_e),

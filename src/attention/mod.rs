@@ -9,7 +9,8 @@
 //! * [`record_paged`]: as `record_any`, over the blocks of a [`KvBlocks`] ("PagedAttention", Kwon et al., 2023).
 //!
 //! All scores, sums and maxima are f32, whatever the storage. A query that sees no key gives 0. What lies behind
-//! the last key of a sequence in its cache is never used.
+//! the last key of a sequence in its cache is never used. The nodes of a tree of drafts are one more mask of all of
+//! them ([`Options::tree`]).
 
 mod blocks;
 mod cases;
@@ -90,7 +91,8 @@ pub struct AttentionPaged<'a> {
     /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     pub options: Options<'a>,
-    /// As [`AttentionDecode::workspace`], for the longest sequence. Not used for more than 8 queries without a bias.
+    /// As [`AttentionDecode::workspace`], for the longest sequence. Not used for more than 8 queries without a bias, and
+    /// without sinks of a tree.
     pub workspace: &'a Tensor,
 }
 
@@ -224,7 +226,7 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
             q,
             k,
             v,
-            options.bias.unwrap_or(q),
+            options.mask().unwrap_or(q),
             options.sinks.unwrap_or(q),
             out,
             options.lse.unwrap_or(out),
@@ -254,7 +256,7 @@ fn prefill_params(s: &Sizes, options: &Options<'_>) -> spec::AttentionParams {
         causal: u32::from(options.causal),
         scale: options.scale,
         e4: s.d_v / 4,
-        window: options.window_word(s.kv_len),
+        window: options.window_word(s.sq, s.kv_len),
         soft_cap: options.soft_cap.unwrap_or(0.0),
         sinks: u32::from(options.sinks.is_some()),
         lse: u32::from(options.lse.is_some()),

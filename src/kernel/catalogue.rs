@@ -34,6 +34,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::softmax::SOFTMAX,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,
+    &crate::tree::TREE_MASK,
 ];
 
 /// The kernel of that name.
