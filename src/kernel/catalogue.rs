@@ -28,11 +28,13 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION_PAGED,
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
+    &crate::attention::MERGE_LSE,
     &crate::kv::KV_WRITE,
     &crate::kv::KV_COPY,
     &crate::softmax::SOFTMAX,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,
+    &crate::tree::TREE_MASK,
 ];
 
 /// The kernel of that name.
