@@ -50,6 +50,11 @@ pub(crate) fn run_noting(
         Ok(prepared) => prepared,
         Err(error) => return skipped(error).map(Outcome::Skipped),
     };
+    compare_all(gpu, &prepared)
+}
+
+/// Compares all outputs of a prepared case that has run.
+pub(super) fn compare_all(gpu: &Gpu, prepared: &Prepared) -> Result<Outcome> {
     gpu.wait()?;
     let mut worst = Outcome::Correct { error: 0.0, tolerance: 0.0 };
     for check in &prepared.checks {

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::measure_case;
 use super::compare::{Outcome, run_noting, skipped};
+use super::msl_text::reflect_msl;
 use super::report::{Cases, Perf, Row, State};
-use super::translate::{disagreements, parse, translate};
+use super::translate::{Reflection, disagreements, parse, translate};
 use crate::device::Gpu;
 use crate::error::Error;
 use crate::kernel::{Case, KernelSpec, Level, Tier, TierSpec, compose};
@@ -68,22 +69,24 @@ const COMPARE_FLOPS: u64 = 10_000_000_000;
 /// A launch of more work than this would keep a software adapter busy for minutes.
 const SOFTWARE_FLOPS: u64 = 4_000_000_000;
 
-/// Composes, validates and translates every variant of a tier.
+/// Composes, validates and translates every variant of a tier. MSL is not translated; of it the arguments are compared.
 ///
 /// # Errors
 /// The stage that the first bad variant fails in, and why.
 pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage, String)> {
-    if tier.tier == Tier::Msl {
-        return Ok(0); // not WGSL: Metal compiles it at load
-    }
     let variants = (tier.variants)();
     variants.par_iter().try_for_each(|variant| {
         let at = |stage| move |error: Error| (stage, error.to_string());
+        let disagree = |shader: &Reflection| match disagreements(spec, variant, shader).into_iter().next() {
+            Some(first) => Err((Stage::Validate, format!("{:?}: {first}", variant.defines))),
+            None => Ok(()),
+        };
+        if tier.tier == Tier::Msl {
+            return disagree(&reflect_msl(spec, tier, variant).map_err(at(Stage::Validate))?);
+        }
         compose(tier.path, tier.source, &variant.defines).map_err(at(Stage::Compose))?;
         let parsed = parse(spec, tier, variant).map_err(at(Stage::Validate))?;
-        if let Some(first) = disagreements(spec, variant, &parsed.reflection).into_iter().next() {
-            return Err((Stage::Validate, format!("{:?}: {first}", variant.defines)));
-        }
+        disagree(&parsed.reflection)?;
         translate(spec, tier, variant, &parsed).map(drop).map_err(at(Stage::Translate))
     })?;
     Ok(variants.len())
