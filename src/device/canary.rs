@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::{Capability, Caps, Gpu};
+use super::{Capability, Caps, Gpu, canary_msl};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -34,6 +34,11 @@ pub(super) async fn prove(gpu: &Gpu) -> Result<Caps> {
         && !coop(gpu, side, caps.subgroup_size).await.unwrap_or(false)
     {
         caps.remove(Capability::Coop, "the cooperative-matrix canary gave wrong results");
+    }
+    if caps.msl
+        && let Err(why) = canary_msl::prove(gpu).await
+    {
+        caps.remove(Capability::Msl, why);
     }
     Ok(caps)
 }

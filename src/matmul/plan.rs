@@ -2,8 +2,8 @@
 
 use super::fused_spec::fuse;
 use super::spec::{
-    COOP_TILES, CoopTile, GEMM, GEMV_BASE_TILES, GEMV_TILES, GemvTile, QGEMM, QGEMV, coop_variant,
-    gemm_variant, gemv_variant, packet,
+    COOP_TILES, CoopTile, GEMM, GEMV_TILES, GemvTile, QGEMM, QGEMV, coop_variant, gemm_variant, gemv_tiles,
+    gemv_variant, packet,
 };
 use super::weight::Weight;
 use crate::device::Caps;
@@ -108,8 +108,8 @@ pub(super) fn variant(
 /// rows are long and fewer threads then walk them in more steps), else enough for a packet each.
 fn gemv_tile(tier: Tier, m: usize, n: usize, weight: &Weight) -> GemvTile {
     let rows = m.next_power_of_two() as u32;
-    if tier == Tier::Base {
-        return smallest(&GEMV_BASE_TILES, rows, 0);
+    if tier != Tier::Subgroup {
+        return smallest(gemv_tiles(tier), rows, 0);
     }
     let columns = smallest(&GEMV_TILES, rows, 0).columns as usize;
     let busy = n / columns >= 1000;

@@ -70,6 +70,7 @@ pub static QGEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, false)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, false)),
+        tier!(Msl, "matmul/gemv.metal", || gemv_variants(Tier::Msl, false)),
     ],
     cases: cases::qgemv,
 };
@@ -98,6 +99,7 @@ pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, true)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, true)),
+        tier!(Msl, "matmul/gemv.metal", || gemv_variants(Tier::Msl, true)),
     ],
     cases: cases::gate_up_gemv,
 };
@@ -185,6 +187,19 @@ pub(super) const GEMV_TILES: [GemvTile; 10] = [
     gemv_tile(8, 4, 128),
 ];
 
+/// For the Msl tier: two SIMD-groups that take half of the columns each.
+pub(super) const GEMV_MSL_TILES: [GemvTile; 4] =
+    [gemv_tile(1, 8, 64), gemv_tile(2, 8, 64), gemv_tile(4, 8, 64), gemv_tile(8, 8, 64)];
+
+/// Those of a tier.
+pub(super) fn gemv_tiles(tier: Tier) -> &'static [GemvTile] {
+    match tier {
+        Tier::Base => &GEMV_BASE_TILES,
+        Tier::Msl => &GEMV_MSL_TILES,
+        _ => &GEMV_TILES,
+    }
+}
+
 const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
     GemvTile { rows, columns, threads }
 }
@@ -197,21 +212,27 @@ pub(super) fn gemv_variant(
     pair: bool,
 ) -> Variant {
     let GemvTile { rows, columns, threads } = tile;
-    let subgroup = tier == Tier::Subgroup;
-    let values = columns * rows;
+    // On Metal every SIMD-group has columns of its own.
+    let each = if tier == Tier::Msl { columns / (threads / 32) } else { columns };
+    let values = each * rows;
     let spans = if traits.split_packet { 2 } else { 1 };
     let mut defines = common(traits, dtypes, pair);
     defines.extend(defines![
-        SUBGROUP = Def::Flag(subgroup),
+        SUBGROUP = Def::Flag(tier == Tier::Subgroup),
         THREADS = Def::Num(threads),
         COLUMNS = Def::Num(columns),
+        EACH = Def::Num(each),
         ROWS_A = Def::Num(rows),
         VALUES = Def::Num(values),
         BLOCKS = Def::Num(values / 8),
         SPANS = Def::Num(spans),
         SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / spans),
     ]);
-    let workgroup_storage = if subgroup { threads / 8 * values * 4 } else { threads * 4 };
+    let workgroup_storage = match tier {
+        Tier::Subgroup => threads / 8 * values * 4,
+        Tier::Msl => 0,
+        _ => threads * 4,
+    };
     let f16 = needs_f16(dtypes);
     Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } }
 }
@@ -330,8 +351,7 @@ pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            let tiles: &[GemvTile] = if tier == Tier::Base { &GEMV_BASE_TILES } else { &GEMV_TILES };
-            all.extend(tiles.iter().map(|&tile| gemv_variant(tier, traits, dtypes, tile, pair)));
+            all.extend(gemv_tiles(tier).iter().map(|&tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }
     all
