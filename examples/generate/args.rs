@@ -13,7 +13,7 @@ use wgmarlin::sample::Choice;
 #[derive(Parser, Debug)]
 #[command(name = "generate")]
 pub struct Args {
-    /// Directory with config.json, model.safetensors (or shards with their index) and tokenizer.json
+    /// Directory with config.json, model.safetensors (or shards with their index) and tokenizer.json (here or one above)
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Text to continue

@@ -104,7 +104,7 @@ impl Spec {
     /// What the product sees of `a`: normalised and scaled.
     pub fn activations(&self, a: &[f32], gains: &[f32]) -> Vec<f64> {
         let rows = match self.norm {
-            true => norm::rms_norm(a, None, gains, EPS).0,
+            true => norm::rms_norm(a, None, gains, false, EPS).0,
             false => a.iter().map(|&x| f64::from(x)).collect(),
         };
         rows.into_iter().map(|x| x * f64::from(self.scale)).collect()

@@ -62,7 +62,7 @@ impl<'a> Norm<'a> {
             return Err(Error::shape(kernel, "norm's workspace", "overlapping a", "memory of its own"));
         }
         let out = workspace.rows_view(recorder.gpu(), 0, m)?;
-        let request = RmsNorm { x: a, residual: None, weight: self.weight, out: &out, eps: self.eps };
+        let request = RmsNorm::new(a, self.weight, &out, self.eps);
         // The product may be limited to tiers that the norm does not have.
         recorder.all_or_nothing(|recorder| {
             recorder.at_any_tier(|recorder| norm::record(recorder, &request))?;
