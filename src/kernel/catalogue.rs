@@ -31,10 +31,13 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::MERGE_LSE,
     &crate::kv::KV_WRITE,
     &crate::kv::KV_COPY,
+    &crate::kv::KV_MOVE,
     &crate::softmax::SOFTMAX,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,
     &crate::tree::TREE_MASK,
+    &crate::tree::TREE_ACCEPT,
+    &crate::tree::TREE_SAMPLED,
 ];
 
 /// The kernel of that name.
