@@ -14,6 +14,7 @@
 
 mod bench;
 mod compare;
+mod cover;
 mod inventory;
 mod report;
 mod stages;

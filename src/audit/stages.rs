@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::measure_case;
 use super::compare::{Outcome, run_noting, skipped};
+use super::cover::covering;
 use super::report::{Cases, Perf, Row, State};
 use super::translate::{disagreements, parse, translate};
 use crate::device::Gpu;
@@ -68,7 +69,8 @@ const COMPARE_FLOPS: u64 = 10_000_000_000;
 /// A launch of more work than this would keep a software adapter busy for minutes.
 const SOFTWARE_FLOPS: u64 = 4_000_000_000;
 
-/// Composes, validates and translates every variant of a tier.
+/// Composes, validates and translates the variants of a tier: as many as are needed for every combination of the values of three
+/// defines. Returns how many there are in all.
 ///
 /// # Errors
 /// The stage that the first bad variant fails in, and why.
@@ -77,7 +79,8 @@ pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage
         return Ok(0); // not WGSL: Metal compiles it at load
     }
     let variants = (tier.variants)();
-    variants.par_iter().try_for_each(|variant| {
+    let count = variants.len();
+    covering(variants).par_iter().try_for_each(|variant| {
         let at = |stage| move |error: Error| (stage, error.to_string());
         compose(tier.path, tier.source, &variant.defines).map_err(at(Stage::Compose))?;
         let parsed = parse(spec, tier, variant).map_err(at(Stage::Validate))?;
@@ -86,7 +89,7 @@ pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage
         }
         translate(spec, tier, variant, &parsed).map(drop).map_err(at(Stage::Translate))
     })?;
-    Ok(variants.len())
+    Ok(count)
 }
 
 /// Audits one tier. `message` hears of every step and of every finished row.
