@@ -1,6 +1,7 @@
-//! Every variant of every kernel: it composes, validates with no more than its declared capabilities, has the
-//! parameter layout, bindings, threads and workgroup memory that the host declares, and translates to SPIR-V, MSL and
-//! HLSL. MSL kernels compose and have the arguments that the host declares. No GPU is needed.
+//! Variants of every kernel, enough for every combination of the values of three defines: each composes, validates with no
+//! more than its declared capabilities, has the parameter layout, bindings, threads and workgroup memory that the host
+//! declares, and translates to SPIR-V, MSL and HLSL. MSL kernels compose and have the arguments that the host declares. No
+//! GPU is needed.
 
 use std::collections::HashSet;
 

@@ -15,6 +15,7 @@
 mod bench;
 mod by_hand;
 mod compare;
+mod cover;
 mod inventory;
 mod msl_text;
 mod report;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::measure_prepared;
 use super::compare::{Outcome, compare_all, dry_run, load, missing, run, skipped};
+use super::cover::covering;
 use super::msl_text::reflect_msl;
 use super::report::Perf;
 use super::translate::{Reflection, disagreements, parse, translate};
@@ -155,13 +156,15 @@ fn limit(gpu: &Gpu, stage: Stage, batch: bool) -> u64 {
     }
 }
 
-/// Composes, validates and translates every variant of a tier. MSL is not translated; of it the arguments are compared.
+/// Composes, validates and translates the variants of a tier: as many as are needed for every combination of the values of three
+/// defines. MSL is not translated; of it the arguments are compared. Returns how many variants there are in all.
 ///
 /// # Errors
 /// The stage that the first bad variant fails in, and why.
 pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage, String)> {
     let variants = (tier.variants)();
-    variants.par_iter().try_for_each(|variant| {
+    let count = variants.len();
+    covering(variants).par_iter().try_for_each(|variant| {
         let at = |stage| move |error: Error| (stage, error.to_string());
         let disagree = |shader: &Reflection| match disagreements(spec, variant, shader).into_iter().next() {
             Some(first) => Err((Stage::Validate, format!("{:?}: {first}", variant.defines))),
@@ -175,7 +178,7 @@ pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage
         disagree(&parsed.reflection)?;
         translate(spec, tier, variant, &parsed).map(drop).map_err(at(Stage::Translate))
     })?;
-    Ok(variants.len())
+    Ok(count)
 }
 
 /// Goes through `items[from..to]`. `message` hears of every step and of every case's result.
