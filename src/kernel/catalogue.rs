@@ -29,6 +29,8 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
     &crate::attention::MERGE_LSE,
+    &crate::attention_diff::DIFF_QUERIES,
+    &crate::attention_diff::DIFF_COMBINE,
     &crate::kv::KV_WRITE,
     &crate::kv::KV_COPY,
     &crate::kv::KV_MOVE,
