@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use wgmarlin::CATALOGUE;
-use wgmarlin::audit::{Row, State};
+use wgmarlin::audit::{Cases, Row, State};
 
 use super::{Failure, table, text};
 
@@ -26,6 +26,7 @@ pub fn render(audits: &[Value]) -> Result<String, Failure> {
         "correct",
         "unavailable",
         "not reached",
+        "cases right",
         "failed",
     ];
     let mut header_of_kernels = vec!["kernel".to_string(), "tier".to_string()];
@@ -84,9 +85,14 @@ impl Machine {
             count(&|s| s == State::Correct),
             count(&|s| s == State::Unavailable),
             count(&|s| s == State::Unreached),
+            format!("{} of {}", self.cases(|c| c.correct), self.cases(|c| c.total)),
             count(&State::is_failure),
         ];
         [number.to_string()].into_iter().chain(self.about.clone()).chain(states).collect()
+    }
+
+    fn cases(&self, count: impl Fn(&Cases) -> usize) -> usize {
+        self.rows.iter().map(|row| count(&row.cases)).sum()
     }
 
     /// `correct` where all rows are; else the dtypes of each state, the failures first.

@@ -149,7 +149,8 @@ fn limit(gpu: &Gpu, stage: Stage, batch: bool) -> u64 {
         Stage::Compose | Stage::Validate | Stage::Translate => 600,
         _ if gpu.caps().device_type == wgpu::DeviceType::Cpu => 600,
         Stage::Load if batch => 120,
-        Stage::Load | Stage::Correct => 60,
+        Stage::Load => 30,
+        Stage::Correct => 60,
         Stage::Run | Stage::Perf => 20,
     }
 }
