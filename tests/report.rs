@@ -101,7 +101,7 @@ fn audit(device: &str, states: [Value; 2]) -> Value {
         })
     };
     json!({
-        "version": "1.2.3", "date": "2026-01-02", "copy_gb_s": 4000.0, "checks": null, "inventory": [],
+        "version": "1.2.3", "level": "full", "date": "2026-01-02", "copy_gb_s": 4000.0, "checks": null, "inventory": [],
         "adapter": {
             "name": device, "backend": "vulkan", "driver": "7.8", "type": "DiscreteGpu",
             "capabilities": ["f16", "subgroup"], "subgroup_size": 32, "coop_side": null,
@@ -131,7 +131,7 @@ fn audits_of_several_machines_merge() {
         line("| 1 | Good GPU | vulkan, 7.8 | f16, subgroups of 32 | 2026-01-02 | 1.2.3 | 2 | 2 |")
             .ends_with('|')
     );
-    assert!(line("| 2 | Bad GPU").ends_with("| 10 of 14 | 1 |"), "{made}");
+    assert!(line("| 2 | Bad GPU").ends_with("| 14 (full) | 10 | 1 |"), "{made}");
     let output = run("report", &["support", "--check", &out, &good]);
     assert!(
         !output.status.success() && text(&output).contains("is not what the JSON says"),
