@@ -1,7 +1,7 @@
 # Everything runs from here; see README.md. `make` alone lists the targets.
 SHELL := /bin/bash
 PROMPT ?= The borrow checker
-.PHONY: help setup demo test test-coop audit audit-report performance-tables inventory lint bench
+.PHONY: help setup demo test test-coop test-msl audit audit-report performance-tables inventory lint bench
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -16,12 +16,18 @@ demo: setup
 	@. .ci/env.sh && cargo run --release --example audit -- --quick
 
 ## make test       all tests on this machine's adapter
-test: setup
+test:
+	@.ci/setup.sh tests
 	@.ci/test.sh
 
 ## make test-coop  the cooperative-matrix tier on software Vulkan, in a Debian sid chroot (Linux, root)
 test-coop: setup
 	@.ci/coop.sh
+
+## make test-msl   every case of the MSL kernels, run on the CPU (Linux): all schedules, fast math, another matrix layout
+test-msl:
+	@.ci/setup.sh tests
+	@.ci/msl.sh
 
 ## make audit      the full audit; ARGS="--perf --json audit.json" adds options
 audit: setup

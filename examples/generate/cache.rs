@@ -34,6 +34,13 @@ struct Blocks {
     step: Step,
 }
 
+impl Kv {
+    /// The format of a cache in blocks unless the user names one.
+    pub fn own(activations: DType) -> KvFormat {
+        if activations == DType::F16 { KvFormat::F16 } else { KvFormat::F32 }
+    }
+}
+
 impl Cache {
     pub fn new(gpu: &Gpu, d: &Description, kv: Kv, activations: DType, context: usize) -> Result<Cache> {
         let Description { layers, kv_heads, head_dim, .. } = *d;
@@ -43,7 +50,7 @@ impl Cache {
                 Store::Rows((0..layers).map(|_| Ok((one()?, one()?))).collect::<wgmarlin::Result<_>>()?)
             }
             Kv { format, block } => {
-                let own = if activations == DType::F16 { KvFormat::F16 } else { KvFormat::F32 };
+                let own = Kv::own(activations);
                 let mut shape =
                     CacheShape::contiguous(layers, [kv_heads, head_dim, head_dim], 1, context, context);
                 if let Some(block) = block {
@@ -90,43 +97,86 @@ impl Cache {
         Ok(())
     }
 
-    /// Where a layer's new keys and values go, and the first row: the cache itself, or `new` to be put there.
-    pub fn place<'a>(
-        &'a self,
-        layer: usize,
-        past: usize,
-        new: (&'a Tensor, &'a Tensor),
-    ) -> (&'a Tensor, &'a Tensor, usize) {
+    /// Records that of a pass's rows those of accepted drafts come first, in all layers: `path` as
+    /// [`KvCache::keep`] takes it.
+    pub fn keep(&self, r: &mut Recorder<'_, '_>, path: &Tensor) -> wgmarlin::Result<()> {
         match &self.store {
-            Store::Rows(layers) => (&layers[layer].0, &layers[layer].1, past),
-            Store::Blocks(_) => (new.0, new.1, 0),
+            Store::Rows(_) => Err(wgmarlin::Error::Unsupported {
+                what: "drafts".to_string(),
+                need: "a cache in blocks".to_string(),
+                have: "this one is of plain tensors".to_string(),
+            }),
+            Store::Blocks(blocks) => {
+                let Blocks { cache, step, .. } = &**blocks;
+                (0..cache.shape().layers).try_for_each(|layer| cache.keep(r, layer, step, path))
+            }
         }
     }
 
-    /// Records attention of \[1, rows, heads, D\] queries at the end of `kv_len` tokens, the last of which were placed
-    /// in `k` and `v`.
-    pub fn attend(
-        &self,
-        r: &mut Recorder<'_, '_>,
-        layer: usize,
-        [q, k, v, out]: [&Tensor; 4],
-        kv_heads: usize,
-        kv_len: usize,
-        workspace: &Tensor,
-    ) -> wgmarlin::Result<()> {
-        let (rows, head_dim) = (k.rows(), q.cols());
-        let options = Options::causal(1.0 / (head_dim as f32).sqrt());
+    /// Of the next pass, behind `past` tokens.
+    pub fn keys(&self, past: usize) -> Keys<'_> {
         match &self.store {
-            Store::Rows(_) => {
-                let (k, v) = (
-                    &k.reshape(&[1, rows, kv_heads, head_dim])?,
-                    &v.reshape(&[1, rows, kv_heads, head_dim])?,
-                );
+            Store::Rows(layers) => Keys::Rows { layers, past },
+            Store::Blocks(blocks) => Keys::Blocks { cache: &blocks.cache, step: &blocks.step },
+        }
+    }
+}
+
+/// Where a pass puts its keys and values, and finds those before.
+#[derive(Clone, Copy)]
+pub enum Keys<'a> {
+    /// Behind the first `past` rows of one sequence.
+    Rows { layers: &'a [(Tensor, Tensor)], past: usize },
+    /// Where the step says; its sequences have equally many new tokens each.
+    Blocks { cache: &'a KvCache, step: &'a Step },
+}
+
+/// What attention reads and writes, a row for each token.
+#[derive(Clone, Copy)]
+pub struct Mixing<'a> {
+    /// Queries of width D, of all heads.
+    pub q: &'a Tensor,
+    /// Keys and values as [`Keys::place`] says.
+    pub k: &'a Tensor,
+    pub v: &'a Tensor,
+    pub out: &'a Tensor,
+    pub options: Options<'a>,
+    pub workspace: &'a Tensor,
+}
+
+impl<'a> Keys<'a> {
+    /// Where a layer's new keys and values go, and the first row: the cache itself, or `new` to be put there.
+    pub fn place(self, layer: usize, new: (&'a Tensor, &'a Tensor)) -> (&'a Tensor, &'a Tensor, usize) {
+        match self {
+            Keys::Rows { layers, past } => (&layers[layer].0, &layers[layer].1, past),
+            Keys::Blocks { .. } => (new.0, new.1, 0),
+        }
+    }
+
+    /// Records the attention of a layer, after its keys and values were placed.
+    pub fn attend(
+        self,
+        r: &mut Recorder<'_, '_>,
+        d: &Description,
+        layer: usize,
+        mixing: &Mixing<'_>,
+    ) -> wgmarlin::Result<()> {
+        let Mixing { q, k, v, out, options, workspace } = *mixing;
+        let (rows, kv_rows) = (q.rows(), k.rows());
+        let sequences = match self {
+            Keys::Rows { .. } => 1,
+            Keys::Blocks { step, .. } => step.parts.len(),
+        };
+        let batch = |t: &Tensor| t.reshape(&[sequences, rows / sequences.max(1), d.heads, d.head_dim]);
+        let (q, out) = (&batch(q)?, &batch(out)?);
+        match self {
+            Keys::Rows { past, .. } => {
+                let shape = [1, kv_rows, d.kv_heads, d.head_dim];
+                let (k, v, kv_len) = (&k.reshape(&shape)?, &v.reshape(&shape)?, past + rows);
                 attention::record_any(r, &AttentionDecode { q, k, v, out, kv_len, options, workspace })
             }
-            Store::Blocks(blocks) => {
-                let Blocks { cache, step, .. } = &**blocks;
-                let shape = [rows, kv_heads, head_dim];
+            Keys::Blocks { cache, step } => {
+                let shape = [kv_rows, d.kv_heads, d.head_dim];
                 cache.write(r, layer, step, &k.reshape(&shape)?, &v.reshape(&shape)?)?;
                 let (cache, context) = (cache.layer(layer)?, step.context());
                 attention::record_paged(r, &AttentionPaged { q, cache, context, out, options, workspace })

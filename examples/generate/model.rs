@@ -1,16 +1,17 @@
-//! A decoder-only transformer of the Llama family on the GPU: its weights, its KV cache, and the record of one
+//! A decoder-only transformer as its [`Description`] says on the GPU: its weights, its KV cache, and the record of one
 //! forward pass.
 
 use half::f16;
-use wgmarlin::attention;
+use wgmarlin::attention::{self, Options};
+use wgmarlin::elementwise::{self, Elementwise, Op};
 use wgmarlin::embed::{self, Embed};
 use wgmarlin::format::{Format, Group, PackedMatrix, ScaleSearch};
-use wgmarlin::matmul::{self, Activation, GateUp, Linear, Weight};
+use wgmarlin::matmul::{self, GateUp, Linear, Weight};
 use wgmarlin::norm::{self, RmsNorm};
 use wgmarlin::rope::{self, Pairing, Rope};
 use wgmarlin::{DType, Gpu, Recorder, Tensor};
 
-use crate::cache::{Cache, Kv};
+use crate::cache::{Cache, Keys, Kv, Mixing};
 use crate::checkpoint::Checkpoint;
 use crate::config::Description;
 use crate::error::{Error, Result};
@@ -46,7 +47,11 @@ struct Layer {
     k: Projection,
     v: Projection,
     o: Projection,
+    /// Behind attention.
+    mixed_norm: Option<Tensor>,
     mlp_norm: Tensor,
+    /// Behind the MLP.
+    ffn_norm: Option<Tensor>,
     /// Rows of gate and up in turn.
     gate_up: Weight,
     down: Weight,
@@ -63,6 +68,8 @@ pub struct Activations {
     pub ids: Tensor,
     /// U32 \[rows\]: where in the sequence.
     pub positions: Tensor,
+    /// The mask of the tree that the tokens are, unless they follow one another: [`Options::tree`].
+    pub tree: Option<Tensor>,
     /// \[rows, hidden\]: the last norm's output, which the head reads.
     pub normed: Tensor,
     x: Tensor,
@@ -107,14 +114,21 @@ impl Model {
         let mut layers = Vec::with_capacity(description.layers);
         for i in 0..description.layers {
             let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-            let bias = description.attention_bias;
+            let Description { attention_bias: bias, post_norms, .. } = description;
+            // The name of the norm before the MLP is that behind attention where there is such a one.
+            let before_mlp =
+                if post_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+            let mut post_norm =
+                |part: &str| post_norms.then(|| loader.vector(&name(part), hidden)).transpose();
             layers.push(Layer {
+                mixed_norm: post_norm("post_attention_layernorm")?,
+                ffn_norm: post_norm("post_feedforward_layernorm")?,
                 attention_norm: loader.vector(&name("input_layernorm"), hidden)?,
                 q: loader.projection(&name("self_attn.q_proj"), q_width, hidden, bias)?,
                 k: loader.projection(&name("self_attn.k_proj"), kv_width, hidden, bias)?,
                 v: loader.projection(&name("self_attn.v_proj"), kv_width, hidden, bias)?,
                 o: loader.projection(&name("self_attn.o_proj"), hidden, q_width, bias)?,
-                mlp_norm: loader.vector(&name("post_attention_layernorm"), hidden)?,
+                mlp_norm: loader.vector(&name(before_mlp), hidden)?,
                 gate_up: {
                     let gate = loader.pack(&name("mlp.gate_proj"), ffn, hidden)?;
                     let up = loader.pack(&name("mlp.up_proj"), ffn, hidden)?;
@@ -130,29 +144,31 @@ impl Model {
         Ok(Model { gpu: gpu.clone(), description, precision, bytes, embedding, layers, norm, head, inv_freq })
     }
 
-    /// Records everything from the token ids in `t` to its `normed`. The tokens stand at `past..past + rows` of
-    /// the sequence; their keys and values go into the cache, which has room for them.
-    pub fn forward(
-        &self,
-        r: &mut Recorder<'_, '_>,
-        t: &Activations,
-        cache: &Cache,
-        past: usize,
-    ) -> wgmarlin::Result<()> {
-        let Description { heads, kv_heads, head_dim, norm_eps: eps, .. } = self.description;
-        let rows = t.ids.len();
-        let q_heads = t.q.reshape(&[rows, heads, head_dim])?;
-        let q_batch = t.q.reshape(&[1, rows, heads, head_dim])?;
-        let mixed_batch = t.mixed.reshape(&[1, rows, heads, head_dim])?;
+    /// Records everything from the token ids in `t`, at its positions, to its `normed`. Keys and values go where `keys`
+    /// says.
+    pub fn forward(&self, r: &mut Recorder<'_, '_>, t: &Activations, keys: Keys<'_>) -> wgmarlin::Result<()> {
+        let d = &self.description;
+        let Description { heads, kv_heads, head_dim, norm_eps: eps, unit_offset, activation, .. } = *d;
+        let q_heads = t.q.reshape(&[t.ids.len(), heads, head_dim])?;
+        let norm = |r: &mut Recorder<'_, '_>, residual, weight| {
+            let request = RmsNorm { residual, unit_offset, ..RmsNorm::new(&t.x, weight, &t.normed, eps) };
+            norm::record(r, &request)
+        };
+        let post_norm = |r: &mut Recorder<'_, '_>, weight: &Option<Tensor>| match weight {
+            None => Ok(()),
+            Some(weight) => {
+                let in_place = RmsNorm::new(&t.update, weight, &t.update, eps);
+                norm::record(r, &RmsNorm { unit_offset, ..in_place })
+            }
+        };
 
-        embed::record(r, &Embed { ids: &t.ids, table: &self.embedding, out: &t.x, scale: 1.0 })?;
+        embed::record(r, &Embed { ids: &t.ids, table: &self.embedding, out: &t.x, scale: d.embed_scale })?;
         // Each sublayer's output is added to the stream by the norm that follows it.
         let mut residual = None;
         for (i, layer) in self.layers.iter().enumerate() {
-            let weight = &layer.attention_norm;
-            norm::record(r, &RmsNorm { x: &t.x, residual, weight, out: &t.normed, eps })?;
+            norm(r, residual, &layer.attention_norm)?;
             layer.q.record(r, &t.normed, &t.q, 0)?;
-            let (k, v, k_row) = cache.place(i, past, (&t.k, &t.v));
+            let (k, v, k_row) = keys.place(i, (&t.k, &t.v));
             layer.k.record(r, &t.normed, k, k_row)?;
             layer.v.record(r, &t.normed, v, k_row)?;
             rope::record(
@@ -167,23 +183,36 @@ impl Model {
                     mscale: 1.0,
                 },
             )?;
-            cache.attend(r, i, [&q_batch, k, v, &mixed_batch], kv_heads, past + rows, &t.workspace)?;
+            let options = Options {
+                window: d.windows.get(i).copied().flatten(),
+                soft_cap: d.attention_cap,
+                tree: t.tree.as_ref(),
+                ..Options::causal(d.attention_scale)
+            };
+            let (q, out, workspace) = (&t.q, &t.mixed, &t.workspace);
+            keys.attend(r, d, i, &Mixing { q, k, v, out, options, workspace })?;
             layer.o.record(r, &t.mixed, &t.update, 0)?;
-            let weight = &layer.mlp_norm;
-            norm::record(r, &RmsNorm { x: &t.x, residual: Some(&t.update), weight, out: &t.normed, eps })?;
-            let activation = Activation::Silu;
+            post_norm(r, &layer.mixed_norm)?;
+            norm(r, Some(&t.update), &layer.mlp_norm)?;
             let (a, weight, out) = (&t.normed, &layer.gate_up, &t.gated);
             let request = GateUp { a, weight, out, activation, norm: None };
             matmul::record_gate_up(r, &request)?;
             matmul::record(r, &Linear::new(&t.gated, &layer.down, &t.update))?;
+            post_norm(r, &layer.ffn_norm)?;
             residual = Some(&t.update);
         }
-        norm::record(r, &RmsNorm { x: &t.x, residual, weight: &self.norm, out: &t.normed, eps })
+        norm(r, residual, &self.norm)
     }
 
     /// Records the logits \[rows, vocab\] of the tokens in `t`.
     pub fn logits(&self, r: &mut Recorder<'_, '_>, t: &Activations, logits: &Tensor) -> wgmarlin::Result<()> {
-        matmul::record(r, &Linear::new(&t.normed, &self.head, logits))
+        matmul::record(r, &Linear::new(&t.normed, &self.head, logits))?;
+        match self.description.logit_cap {
+            None => Ok(()),
+            Some(cap) => {
+                elementwise::record(r, &Elementwise { a: logits, op: Op::SoftCap(cap), out: logits })
+            }
+        }
     }
 
     /// An empty cache.
@@ -205,6 +234,7 @@ impl Model {
         Ok(Activations {
             ids: self.gpu.alloc(DType::U32, &[rows])?,
             positions: self.gpu.alloc(DType::U32, &[rows])?,
+            tree: None,
             normed: alloc(d.hidden)?,
             x: alloc(d.hidden)?,
             update: alloc(d.hidden)?,
@@ -239,6 +269,7 @@ impl Activations {
         Ok(Activations {
             ids: first(&self.ids)?,
             positions: first(&self.positions)?,
+            tree: None,
             normed: first(&self.normed)?,
             x: first(&self.x)?,
             update: first(&self.update)?,

@@ -11,9 +11,12 @@ use crate::error::{Error, Result};
 pub struct Text(Tokenizer);
 
 impl Text {
-    /// Reads `tokenizer.json`.
+    /// Reads the `tokenizer.json` of a model's directory or, where that has none, of the directory above: several
+    /// models may share one.
     pub fn open(dir: &Path) -> Result<Text> {
-        let path = dir.join("tokenizer.json");
+        const NAME: &str = "tokenizer.json";
+        let (own, shared) = (dir.join(NAME), dir.join("..").join(NAME));
+        let path = if !own.exists() && shared.exists() { shared } else { own };
         let json = read_text(&path)?;
         json.parse().map(Text).map_err(|e: tokenizers::Error| Error::file(&path, e))
     }

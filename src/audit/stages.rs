@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::measure_prepared;
 use super::compare::{Outcome, compare_all, dry_run, load, missing, run, skipped};
+use super::cover::covering;
+use super::msl_text::reflect_msl;
 use super::report::Perf;
-use super::translate::{disagreements, parse, translate};
+use super::translate::{Reflection, disagreements, parse, translate};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::kernel::{Case, KernelSpec, Level, Prepared, Tier, TierSpec, compose};
@@ -155,25 +157,45 @@ fn limit(gpu: &Gpu, stage: Stage, batch: bool) -> u64 {
     }
 }
 
-/// Composes, validates and translates every variant of a tier.
+/// Which of a tier's variants go through the static stages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coverage {
+    Every,
+    /// Enough for every combination of the values of three defines: a tenth of those of the matrix kernels.
+    Combinations,
+}
+
+/// Composes, validates and translates the variants of a tier. MSL is not translated; of it the arguments are compared. Returns
+/// how many variants there are in all.
 ///
 /// # Errors
 /// The stage that the first bad variant fails in, and why.
-pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage, String)> {
-    if tier.tier == Tier::Msl {
-        return Ok(0); // not WGSL: Metal compiles it at load
-    }
+pub fn static_stages(
+    spec: &KernelSpec,
+    tier: &TierSpec,
+    coverage: Coverage,
+) -> Result<usize, (Stage, String)> {
     let variants = (tier.variants)();
-    variants.par_iter().try_for_each(|variant| {
+    let count = variants.len();
+    let chosen = match coverage {
+        Coverage::Every => variants,
+        Coverage::Combinations => covering(variants),
+    };
+    chosen.par_iter().try_for_each(|variant| {
         let at = |stage| move |error: Error| (stage, error.to_string());
+        let disagree = |shader: &Reflection| match disagreements(spec, variant, shader).into_iter().next() {
+            Some(first) => Err((Stage::Validate, format!("{:?}: {first}", variant.defines))),
+            None => Ok(()),
+        };
+        if tier.tier == Tier::Msl {
+            return disagree(&reflect_msl(spec, tier, variant).map_err(at(Stage::Validate))?);
+        }
         compose(tier.path, tier.source, &variant.defines).map_err(at(Stage::Compose))?;
         let parsed = parse(spec, tier, variant).map_err(at(Stage::Validate))?;
-        if let Some(first) = disagreements(spec, variant, &parsed.reflection).into_iter().next() {
-            return Err((Stage::Validate, format!("{:?}: {first}", variant.defines)));
-        }
+        disagree(&parsed.reflection)?;
         translate(spec, tier, variant, &parsed).map(drop).map_err(at(Stage::Translate))
     })?;
-    Ok(variants.len())
+    Ok(count)
 }
 
 /// Goes through `items[from..to]`. `message` hears of every step and of every case's result.
@@ -194,7 +216,8 @@ pub fn audit_items(
         let item = &items[at];
         if item.case.is_none() {
             audit.step(item, at, Stage::Translate, false);
-            audit.refused = static_stages(item.spec, item.tier).err();
+            let coverage = if gpu.checked() { Coverage::Every } else { Coverage::Combinations };
+            audit.refused = static_stages(item.spec, item.tier, coverage).err();
             at += 1;
             continue;
         }

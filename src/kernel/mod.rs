@@ -17,6 +17,8 @@ pub use catalogue::{CATALOGUE, find};
 pub use compose::{Composed, compose};
 pub(crate) use pipeline::PipelineCache;
 pub(crate) use plan::{index32, unit};
+#[cfg(feature = "audit")]
+pub use recorder::Handed;
 pub(crate) use recorder::Launch;
 pub use recorder::Recorder;
 #[cfg(feature = "audit")]

@@ -36,6 +36,9 @@ enum Target<'p, 'e> {
     Pass(&'p mut wgpu::ComputePass<'e>),
     /// Collects what would be used instead: see [`Gpu::warm_up`].
     Dry(Planned),
+    /// Hands every launch to a test, which does what the GPU would do: see `audit::run_case_by_hand`.
+    #[cfg(feature = "audit")]
+    Hand(&'p mut dyn FnMut(&Handed<'_>) -> Result<()>),
 }
 
 /// What the launches of a dry run would use.
@@ -44,6 +47,20 @@ pub(crate) struct Planned {
     pub pipelines: Vec<(&'static KernelSpec, PipelineKey)>,
     /// Buffers, by their ids.
     pub buffers: StandIns,
+}
+
+/// A launch as it would go to the GPU.
+#[cfg(feature = "audit")]
+pub struct Handed<'a> {
+    pub spec: &'static KernelSpec,
+    pub tier: Tier,
+    pub defines: &'a Defines,
+    pub needs: Needs,
+    /// In order of the bindings.
+    pub tensors: &'a [&'a Tensor],
+    /// The immediates.
+    pub params: &'a [u8],
+    pub groups: (u32, u32),
 }
 
 /// One tensor bound to a kernel.
@@ -74,10 +91,15 @@ impl<'p, 'e> Recorder<'p, 'e> {
         Recorder { gpu: gpu.clone(), target, only: None, used: Vec::new(), stand_ins: None }
     }
 
+    #[cfg(feature = "audit")]
+    pub(crate) fn by_hand(gpu: &Gpu, hand: &'p mut dyn FnMut(&Handed<'_>) -> Result<()>) -> Self {
+        Recorder::to(gpu, Target::Hand(hand))
+    }
+
     pub(crate) fn into_planned(self) -> Planned {
         match self.target {
             Target::Dry(planned) => planned,
-            Target::Pass(_) => Planned::default(),
+            _ => Planned::default(),
         }
     }
 
@@ -147,7 +169,7 @@ impl<'p, 'e> Recorder<'p, 'e> {
         &mut self,
         record: impl Fn(&mut Recorder<'_, '_>) -> Result<()>,
     ) -> Result<()> {
-        if matches!(self.target, Target::Pass(_)) {
+        if !matches!(self.target, Target::Dry(_)) {
             let mut rehearsal = Recorder::dry(&self.gpu);
             rehearsal.only = self.only;
             record(&mut rehearsal)?;
@@ -204,7 +226,9 @@ impl<'p, 'e> Recorder<'p, 'e> {
         if !self.used.contains(&(spec.name, tier)) {
             self.used.push((spec.name, tier));
         }
-        let key = PipelineKey { kernel: spec.name, tier, defines };
+        let bytes = bytemuck::bytes_of(&params);
+        debug_assert!(bytes.len() <= IMMEDIATE_BYTES as usize);
+        let key = PipelineKey { kernel: spec.name, tier, defines, threads: needs.threads };
         let gpu = &self.gpu;
         match &mut self.target {
             Target::Dry(planned) => {
@@ -224,10 +248,13 @@ impl<'p, 'e> Recorder<'p, 'e> {
                     }
                 };
                 pass.set_bind_group(0, &group, &[]);
-                let bytes = bytemuck::bytes_of(&params);
-                debug_assert!(bytes.len() <= IMMEDIATE_BYTES as usize);
                 pass.set_immediates(0, bytes);
                 pass.dispatch_workgroups(x, y, 1);
+            }
+            #[cfg(feature = "audit")]
+            Target::Hand(hand) => {
+                let (defines, tensors, params) = (&key.defines, binds, bytes);
+                hand(&Handed { spec, tier, defines, needs, tensors, params, groups: (x, y) })?;
             }
         }
         Ok(())

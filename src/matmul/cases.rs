@@ -104,22 +104,23 @@ impl Spec {
     /// What the product sees of `a`: normalised and scaled.
     pub fn activations(&self, a: &[f32], gains: &[f32]) -> Vec<f64> {
         let rows = match self.norm {
-            true => norm::rms_norm(a, None, gains, EPS).0,
+            true => norm::rms_norm(a, None, gains, false, EPS).0,
             false => a.iter().map(|&x| f64::from(x)).collect(),
         };
         rows.into_iter().map(|x| x * f64::from(self.scale)).collect()
     }
 
-    /// Coop rounds weights to f16, and f16 products of them accumulate that error; the others keep f32.
+    /// Coop rounds weights to f16, and 16-bit products of them accumulate that error; the others keep f32.
     pub fn rule(&self) -> Rule {
         match self.dtypes {
-            (DType::F16, _) => Rule::Normalised(5e-4),
+            (_, DType::Bf16) => Rule::stored_in(DType::Bf16),
+            (DType::F16 | DType::Bf16, _) => Rule::Normalised(5e-4),
             (_, out) => Rule::stored_in(out),
         }
     }
 
     pub fn into_case(self) -> Case {
-        let pair = self.spec.name.contains("gate_up");
+        let pair = is_pair(self.spec);
         Case::new(self.level, self.dtypes.0.wgsl(), self.label(), move |gpu, copies| {
             let (m, n, k) = self.shape;
             let mut random = Random::new((m * 7 + n * 31 + k) as u64);
@@ -239,10 +240,13 @@ pub(crate) fn pack(
 }
 
 pub(super) const FLOATS: [DType; 2] = [DType::F32, DType::F16];
+/// What activations may be; bf16 has cases of its own beside: [`with_bf16`].
+const ACTIVATIONS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// Edge shapes of the tiled kernels around their tiles of 16 to 256.
-const TILED: [(usize, usize, usize); 9] = [
+const TILED: [(usize, usize, usize); 10] = [
     (9, 1, 8),
+    (13, 70, 392),
     (15, 17, 33),
     (16, 16, 64),
     (63, 65, 96),
@@ -273,23 +277,59 @@ fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
             all.push(Spec { part_bytes: 8192, bias: true, ..new(Full, (20, 130, 64)) });
         }
     }
+    // Enough for the largest tiles of the Msl tier.
+    for format in
+        [Format::F16, Format::Fp4, Format::Int8, Format::Nvfp4].iter().filter(|f| formats.contains(f))
+    {
+        let n = if spec.name == GATE_UP.name { 255 } else { 510 };
+        all.extend(FLOATS.map(|dtype| Spec::new(spec, Full, *format, dtype, (500, n, 80))));
+    }
+    all.extend(with_bf16(spec, formats, (20, 38)));
     all.extend(quantised_groups(spec, formats, (20, 40, 256)));
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }
 
-/// Every group of every quantised format among `formats`.
-pub(super) fn quantised_groups(
+/// Every group of every quantised format among `formats`, with every dtype of activations; with pairs of rows with each in
+/// turn.
+fn quantised_groups(
     spec: &'static KernelSpec,
     formats: &[Format],
     shape: (usize, usize, usize),
 ) -> Vec<Spec> {
     let mut all = Vec::new();
-    for &format in formats.iter().filter(|f| f.is_quantised()) {
-        for group in [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK] {
-            all.extend(FLOATS.map(|dtype| Spec { group, ..Spec::new(spec, Full, format, dtype, shape) }));
+    for (i, &format) in formats.iter().filter(|f| f.is_quantised()).enumerate() {
+        for (j, group) in
+            [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK].into_iter().enumerate()
+        {
+            let dtypes = if is_pair(spec) { &ACTIVATIONS[(i + j) % 3..][..1] } else { &ACTIVATIONS };
+            all.extend(
+                dtypes.iter().map(|&dtype| Spec { group, ..Spec::new(spec, Full, format, dtype, shape) }),
+            );
         }
     }
     all
+}
+
+/// bf16 in and out, by itself and in turn beside f32 and f16, with every format and every way of loading rows.
+pub(super) fn with_bf16(spec: &'static KernelSpec, formats: &[Format], (m, n): (usize, usize)) -> Vec<Spec> {
+    use DType::{Bf16, F16, F32};
+    let mut all = Vec::new();
+    // Odd K and an even number of rows: every second row starts within a word.
+    let columns = [64, 104, 33];
+    for (i, &format) in formats.iter().enumerate() {
+        let new = |k| Spec::new(spec, Full, format, Bf16, (m, n, k));
+        let mixed = [(Bf16, F32), (F32, Bf16), (Bf16, F16), (F16, Bf16)][i % 4];
+        all.push(match is_pair(spec) {
+            true => new(columns[i % 3]),
+            false => Spec { bias: true, residual: true, out_row: 1, ..new(columns[i % 3]) },
+        });
+        all.push(Spec { dtypes: mixed, ..new(columns[(i / 4 + 1) % 3]) });
+    }
+    all
+}
+
+fn is_pair(spec: &KernelSpec) -> bool {
+    spec.name.contains("gate_up")
 }
 
 pub(super) fn gemm() -> Vec<Case> {
@@ -338,6 +378,7 @@ pub(super) fn qgemv() -> Vec<Case> {
             all.push(Spec { part_bytes: 4096, bias: true, ..new(Full, (2, 130, 64)) });
         }
     }
+    all.extend(with_bf16(spec, Format::ALL, (2, 22)));
     all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)));
     all.push(Spec {
         group: Group::WholeK,
@@ -384,6 +425,7 @@ pub(super) fn gate_up_gemv() -> Vec<Case> {
             all.push(silu(Spec { part_bytes: 4096, ..Spec::new(spec, Full, format, dtype, (2, 130, 64)) }));
         }
     }
+    all.extend(with_bf16(spec, Format::ALL, (2, 22)).into_iter().map(silu));
     all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)).into_iter().map(silu));
     all.push(silu(Spec::new(spec, Perf, Format::Fp4, DType::F16, (1, 14336, 4096))));
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()

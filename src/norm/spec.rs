@@ -8,7 +8,7 @@ use crate::kernel::{
 use crate::tensor::DType;
 
 params! {
-    pub(super) struct RmsNormParams { rows: u32, cols: u32, eps: f32 }
+    pub(super) struct RmsNormParams { rows: u32, cols: u32, eps: f32, base: f32 }
 }
 
 pub static RMS_NORM: KernelSpec = KernelSpec {
@@ -55,60 +55,79 @@ fn variants(tier: Tier) -> Vec<Variant> {
     dtypes.into_iter().flat_map(|t| [false, true].map(|r| variant(tier, t, r))).collect()
 }
 
+/// What a case asks for beyond x / rms(x) · weight.
+#[derive(Clone, Copy, PartialEq)]
+enum Extra {
+    None,
+    Residual,
+    UnitOffset,
+    InPlace,
+}
+
 fn cases() -> Vec<Case> {
     use Level::{Full, Perf, Quick};
-    let shapes = [
-        (Quick, 3, 256),
-        (Quick, 2, 1000),
-        (Full, 1, 1),
-        (Full, 5, 255),
-        (Full, 5, 257),
-        (Full, 7, 4096),
-        (Full, 66_000, 3),
-        (Perf, 4096, 4096),
+    let shapes: [(Level, &[usize]); 8] = [
+        (Quick, &[3, 256]),
+        (Quick, &[2, 1000]),
+        (Full, &[1, 1]),
+        (Full, &[5, 255]),
+        (Full, &[5, 257]),
+        (Full, &[7, 4096]),
+        (Full, &[66_000, 3]),
+        (Perf, &[4096, 4096]),
     ];
     let mut cases = Vec::new();
     for dtype in [DType::F32, DType::F16] {
-        for (level, rows, cols) in shapes {
-            cases.push(case(level, dtype, rows, cols, false));
+        for (level, shape) in shapes {
+            cases.push(case(level, dtype, shape, Extra::None));
             if level != Perf {
-                cases.push(case(level, dtype, rows, cols, true));
+                cases.push(case(level, dtype, shape, Extra::Residual));
             }
         }
+        cases.push(case(Full, dtype, &[3, 1000], Extra::UnitOffset));
+        // Heads one by one, as QK-norm does it.
+        cases.push(case(Full, dtype, &[5, 6, 64], Extra::InPlace));
+        cases.push(case(Perf, dtype, &[4096, 32, 128], Extra::InPlace));
     }
     cases
 }
 
-fn case(level: Level, dtype: DType, rows: usize, cols: usize, with_residual: bool) -> Case {
-    let label = format!("{rows}×{cols}{}", if with_residual { " + residual" } else { "" });
-    Case::new(level, dtype.wgsl(), label, move |gpu, copies| {
-        let mut random = Random::new(rows as u64 * 31 + cols as u64);
+fn case(level: Level, dtype: DType, shape: &[usize], extra: Extra) -> Case {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let options = match extra {
+        Extra::None => "",
+        Extra::Residual => " + residual",
+        Extra::UnitOffset => ", 1 + weight",
+        Extra::InPlace => ", in place",
+    };
+    let shape = shape.to_vec();
+    Case::new(level, dtype.wgsl(), sizes.join("×") + options, move |gpu, copies| {
+        let (len, cols) = (shape.iter().product(), shape.last().copied().unwrap_or(1));
+        let mut random = Random::new((len * 31 + cols) as u64);
         let weight = random.values(cols, dtype);
         let weight_gpu = gpu.floats(dtype, &[cols], &weight)?;
-        let streams = if with_residual { 4 } else { 2 };
-        let cost = Cost {
-            bytes: ((streams * rows * cols + cols) * dtype.size()) as u64,
-            flops: (4 * rows * cols) as u64,
-        };
+        let streams = if extra == Extra::Residual { 4 } else { 2 };
+        let cost = Cost { bytes: ((streams * len + cols) * dtype.size()) as u64, flops: (4 * len) as u64 };
         Prepared::sets(copies, cost, || {
-            let x = random.values(rows * cols, dtype);
-            let residual = with_residual.then(|| random.values(rows * cols, dtype));
-            let x_gpu = gpu.floats(dtype, &[rows, cols], &x)?;
-            let residual_gpu = residual.as_ref().map(|r| gpu.floats(dtype, &[rows, cols], r)).transpose()?;
-            let out = gpu.output(dtype, &[rows, cols])?;
+            let x = random.values(len, dtype);
+            let residual = (extra == Extra::Residual).then(|| random.values(len, dtype));
+            let x_gpu = gpu.floats(dtype, &shape, &x)?;
+            let residual_gpu = residual.as_ref().map(|r| gpu.floats(dtype, &shape, r)).transpose()?;
+            let out = if extra == Extra::InPlace { x_gpu.clone() } else { gpu.output(dtype, &shape)? };
+            let unit_offset = extra == Extra::UnitOffset;
             let twin = {
                 let weight = weight.clone();
-                move || cpu::rms_norm(&x, residual.as_deref(), &weight, EPS)
+                move || cpu::rms_norm(&x, residual.as_deref(), &weight, unit_offset, EPS)
             };
             let (sums, rule) = (twin.clone(), Rule::stored_in(dtype));
             let mut checks = vec![Check::new("out", &out, rule, move || twin().0)];
-            if with_residual {
+            if extra == Extra::Residual {
                 checks.push(Check::new("x", &x_gpu, rule, move || sums().1));
             }
             let weight = weight_gpu.clone();
             let launch = move |recorder: &mut Recorder<'_, '_>| {
-                let residual = residual_gpu.as_ref();
-                record(recorder, &RmsNorm { x: &x_gpu, residual, weight: &weight, out: &out, eps: EPS })
+                let (residual, norm) = (residual_gpu.as_ref(), RmsNorm::new(&x_gpu, &weight, &out, EPS));
+                record(recorder, &RmsNorm { residual, unit_offset, ..norm })
             };
             Ok((launch, checks))
         })

@@ -7,7 +7,7 @@ use crate::format::Format;
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
 };
-use crate::matmul::{DTYPES, weight_defines};
+use crate::matmul::weight_defines;
 use crate::tensor::DType;
 
 params! {
@@ -55,6 +55,10 @@ pub static GEMV_SPARSE: KernelSpec = KernelSpec {
     ],
     cases: cases::gemv,
 };
+
+/// dtype pairs (a, out).
+const DTYPES: [(DType, DType); 4] =
+    [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::F16, DType::F32), (DType::F32, DType::F16)];
 
 /// What every specialisation depends on.
 #[derive(Clone, Copy)]

@@ -1,8 +1,10 @@
 // out[M,N] = epilogue(a[M,K] · w[N,K]ᵀ) on cooperative matrices of side SIDE: f16 operands, f32 accumulators. A workgroup of
-// GRID_M × GRID_N subgroups owns a TILE_M × TILE_N tile of out, each subgroup FRAG_M × FRAG_N matrices of it. Per step of TILE_K
-// all threads decode w and copy a into f16 tiles in workgroup memory (rows padded by 8 halves against bank conflicts), while the
-// loads of the next step are already in flight: they are issued without any condition (indices are clamped), because
-// a branch around them costs 45 % on NVIDIA. One buffer and two barriers beat two buffers: the larger tile wins.
+// GRID_M × GRID_N × GRID_K subgroups owns a TILE_M × TILE_N tile of out, each subgroup FRAG_M × FRAG_N matrices of it for one of
+// GRID_K slices of each step of K; the slices' sums are added at the end, in their order. Per step of TILE_K all threads decode w
+// and copy a into f16 tiles in workgroup memory (rows padded by 8 halves against bank conflicts), while the loads of the next
+// DEPTH steps are in flight. Few rows of a leave few workgroups, which must load far ahead to fill the memory bus. Loads
+// are issued without any condition (indices are clamped): a branch around them costs 45 % on NVIDIA. One buffer and two barriers
+// beat two buffers: the larger tile wins.
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/weight.wgsl"
@@ -23,7 +25,10 @@ alias MatC = coop_mat8x8<f32, C>;
 const TILE_M = GRID_M * FRAG_M * SIDE;
 const TILE_N = GRID_N * FRAG_N * SIDE;
 const STRIDE = TILE_K + 8u; // halves from one tile row to the next
-const SUBGROUPS = GRID_M * GRID_N;
+const SUBGROUPS = GRID_M * GRID_N * GRID_K;
+const SLICE = TILE_K / GRID_K;
+const STEP = TILE_K * DEPTH;
+const W_PIECES = TILE_K / W_EACH; // of a row of w in TILE_K
 // A thread fetches A_ITEMS times eight activations and W_ITEMS times W_EACH weights (of one packet) per step; SPAN of these
 // share a scale.
 
@@ -38,11 +43,6 @@ var<workgroup> tile_w: array<f16, TILE_N * STRIDE>;
 const UNIT = 1u;
 #endif
 var<workgroup> scratch: array<f32, SUBGROUPS * SIDE * SIDE>;
-#if PAIR
-const OUTPUTS = 2u; // sums that make one output
-#else
-const OUTPUTS = 1u;
-#endif
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -63,7 +63,8 @@ fn main(
     let height = min(tiles_m - band * 8u, 8u);
     let m0 = (band * 8u + tile % (8u * tiles_n) % height) * TILE_M;
     let n0 = (tile % (8u * tiles_n) / height) * TILE_N;
-    let frag_m = (subgroup / GRID_N) * FRAG_M * SIDE;
+    let k_slice = subgroup / (GRID_M * GRID_N) * SLICE;
+    let frag_m = subgroup / GRID_N % GRID_M * FRAG_M * SIDE;
     let frag_n = (subgroup % GRID_N) * FRAG_N * SIDE;
 
 #for i FRAG_M
@@ -77,46 +78,55 @@ fn main(
     let a_row_{t} = min(m0 + a_item_{t} / (TILE_K / 8u), params.m - 1u);
     let a_k_{t} = a_item_{t} % (TILE_K / 8u) * 8u;
     let a_to_{t} = a_item_{t} / (TILE_K / 8u) * STRIDE + a_k_{t};
-    var a_{t} = load_eight(a_row_{t}, a_k_{t});
+#for d DEPTH
+    var a_{t}_{d} = load_eight(a_row_{t}, {d}u * TILE_K + a_k_{t});
+#endfor
 #endfor
 #for t W_ITEMS
     let w_item_{t} = {t}u * THREADS + thread;
-    let w_row_{t} = min(n0 + w_item_{t} / (TILE_K / W_EACH), params.n - 1u);
-    let w_k_{t} = w_item_{t} % (TILE_K / W_EACH) * W_EACH;
-    let w_to_{t} = w_item_{t} / (TILE_K / W_EACH) * STRIDE + w_k_{t};
-    var w_{t} = fetch_packet(w_row_{t}, w_k_{t});
+    // Neighbouring threads take eight rows, whose places are in different banks.
+    let w_in_{t} = w_item_{t} / (8u * W_PIECES) * 8u + w_item_{t} % 8u;
+    let w_row_{t} = min(n0 + w_in_{t}, params.n - 1u);
+    let w_k_{t} = w_item_{t} / 8u % W_PIECES * W_EACH;
+    let w_to_{t} = w_in_{t} * STRIDE + w_k_{t};
+#for d DEPTH
+    var w_{t}_{d} = fetch_packet(w_row_{t}, {d}u * TILE_K + w_k_{t});
 #for s SPANS
-    var affine_{t}_{s} = fetch_affine(w_row_{t}, w_k_{t} + {s}u * SPAN);
+    var affine_{t}_{s}_{d} = fetch_affine(w_row_{t}, {d}u * TILE_K + w_k_{t} + {s}u * SPAN);
 #endfor
 #endfor
-    for (var k0 = 0u; k0 < params.k; k0 += TILE_K) {
+#endfor
+    for (var k0 = 0u; k0 < params.k; k0 += STEP) {
+#for d DEPTH
         workgroupBarrier();
 #for t A_ITEMS
-        put_a(a_to_{t}, widen(a_{t}));
+        put_a(a_to_{t}, widen(a_{t}_{d}, k0 + {d}u * TILE_K + a_k_{t}));
 #endfor
 #for t W_ITEMS
 #for s SPANS
 #for h SPAN_CHUNKS
         put_w(
             w_to_{t} + {s}u * SPAN + {h}u * 8u,
-            decode(w_{t}, (w_k_{t} % PACKET + {s}u * SPAN) / 8u + {h}u),
-            affine_{t}_{s},
+            w_{t}_{d},
+            (w_k_{t} % PACKET + {s}u * SPAN) / 8u + {h}u,
+            affine_{t}_{s}_{d},
         );
 #endfor
 #endfor
 #endfor
         workgroupBarrier();
-        // The next step's loads; past the end of K they repeat the last ones.
+        // Loads for DEPTH steps on; past the end of K they repeat the last ones.
 #for t A_ITEMS
-        a_{t} = load_eight(a_row_{t}, k0 + TILE_K + a_k_{t});
+        a_{t}_{d} = load_eight(a_row_{t}, k0 + STEP + {d}u * TILE_K + a_k_{t});
 #endfor
 #for t W_ITEMS
-        w_{t} = fetch_packet(w_row_{t}, k0 + TILE_K + w_k_{t});
+        w_{t}_{d} = fetch_packet(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t});
 #for s SPANS
-        affine_{t}_{s} = fetch_affine(w_row_{t}, k0 + TILE_K + w_k_{t} + {s}u * SPAN);
+        affine_{t}_{s}_{d} = fetch_affine(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t} + {s}u * SPAN);
 #endfor
 #endfor
-        for (var k = 0u; k < TILE_K; k += SIDE) {
+        for (var in_slice = 0u; in_slice < SLICE; in_slice += SIDE) {
+            let k = k_slice + in_slice;
 #for j FRAG_N
             let at_b_{j} = ((frag_n + {j}u * SIDE) * STRIDE + k) / UNIT;
             let b_{j} = coopLoad<MatB>(&tile_w[at_b_{j}], STRIDE / UNIT);
@@ -129,6 +139,7 @@ fn main(
 #endfor
 #endfor
         }
+#endfor
     }
     // Matrices have no element access, so each passes through this subgroup's scratch on its way to the epilogue.
     let mine = subgroup * SIDE * SIDE;
@@ -137,64 +148,108 @@ fn main(
     workgroupBarrier();
     coopStoreT(sum_{i}_{j}, &scratch[mine], SIDE);
     workgroupBarrier();
-    flush(mine, m0 + frag_m + {i}u * SIDE, n0 + frag_n + {j}u * SIDE, lane, lanes);
+    flush(subgroup, m0 + frag_m + {i}u * SIDE, n0 + frag_n + {j}u * SIDE, lane, lanes);
 #endfor
 #endfor
 }
 
-// Stores one matrix of sums from the scratch.
-fn flush(from_scratch: u32, m0: u32, n0: u32, lane: u32, lanes: u32) {
-    for (var e = lane * OUTPUTS; e < SIDE * SIDE; e += lanes * OUTPUTS) {
+// Finishes one matrix of outputs: the subgroups that have sums of it take turns with its elements.
+fn flush(subgroup: u32, m0: u32, n0: u32, lane: u32, lanes: u32) {
+    let matrix = subgroup % (GRID_M * GRID_N);
+    let turn = subgroup / (GRID_M * GRID_N);
+    for (var e = (turn * lanes + lane) * SUMS; e < SIDE * SIDE; e += GRID_K * lanes * SUMS) {
         let m = m0 + e / SIDE;
         let n = n0 + e % SIDE;
+        let at = matrix * SIDE * SIDE + e;
         if m < params.m && n < params.n {
-#if PAIR
-            finish_pair(scratch[from_scratch + e], scratch[from_scratch + e + 1u], m, n);
+#if SUMS == 4
+            finish(vec4<f32>(sum_of(at), sum_of(at + 1u), sum_of(at + 2u), sum_of(at + 3u)), m, n);
+#elif SUMS == 2
+            finish(vec2<f32>(sum_of(at), sum_of(at + 1u)), m, n);
 #else
-            finish(scratch[from_scratch + e], m, n);
+            finish(sum_of(at), m, n);
 #endif
         }
     }
+}
+
+// The sum over the slices of K of what the scratch of the first has here.
+fn sum_of(at: u32) -> f32 {
+    var sum = scratch[at];
+    for (var s = 1u; s < GRID_K; s++) { sum += scratch[s * (GRID_M * GRID_N * SIDE * SIDE) + at]; }
+    return sum;
 }
 
 fn fetch_packet(row: u32, k: u32) -> Packet {
     return load_packet(row, min(k / PACKET, params.packets - 1u));
 }
 
-// Scale and offset that turn codes into weights: w = code · x + y.
-fn fetch_affine(row: u32, k: u32) -> vec2<f32> {
+// What turns codes into weights: the scale, or x and y of code · x + y.
+#if HALVES
+alias Affine = f16;
+fn fetch_affine(row: u32, k: u32) -> Affine { return scales[row * params.groups + scale_group(k)]; }
+#else
+alias Affine = vec2<f32>;
+fn fetch_affine(row: u32, k: u32) -> Affine {
     let group = scale_group(k);
     let scale = load_scale(row, group);
     return vec2<f32>(scale * CODE_UNIT, -scale * load_zero(row, group));
 }
+#endif
 
 fn put_a(at: u32, x: Eight) {
+    let lo = vec4<f16>(half_range(x.lo));
+    let hi = vec4<f16>(half_range(x.hi));
+#if HALVES
+    // In the order of half_weights().
+    let first = vec4<f16>(lo.x, hi.x, lo.y, hi.y);
+    let second = vec4<f16>(lo.z, hi.z, lo.w, hi.w);
+#else
+    let first = lo;
+    let second = hi;
+#endif
 #if VECTOR_TILES
-    tile_a[at / 4u] = vec4<f16>(x.lo);
-    tile_a[at / 4u + 1u] = vec4<f16>(x.hi);
+    tile_a[at / 4u] = first;
+    tile_a[at / 4u + 1u] = second;
 #else
 #for e 4
-    tile_a[at + {e}u] = f16(x.lo[{e}]);
-    tile_a[at + 4u + {e}u] = f16(x.hi[{e}]);
+    tile_a[at + {e}u] = first[{e}];
+    tile_a[at + 4u + {e}u] = second[{e}];
 #endfor
 #endif
 }
 
-fn put_w(at: u32, codes: Eight, affine: vec2<f32>) {
-#if QUANTISED
-    let lo = fma(codes.lo, vec4<f32>(affine.x), vec4<f32>(affine.y));
-    let hi = fma(codes.hi, vec4<f32>(affine.x), vec4<f32>(affine.y));
+// bf16 has a wider range than the halves that the matrices take.
+fn half_range(x: vec4<f32>) -> vec4<f32> {
+#if TA == bf16
+    return clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0));
 #else
-    let lo = codes.lo;
-    let hi = codes.hi;
+    return x;
+#endif
+}
+
+fn put_w(at: u32, packet: Packet, chunk: u32, affine: Affine) {
+#if HALVES
+    let w = half_weights(packet, chunk, affine);
+    let lo = w.lo;
+    let hi = w.hi;
+#else
+    let codes = decode(packet, chunk);
+#if QUANTISED
+    let lo = vec4<f16>(fma(codes.lo, vec4<f32>(affine.x), vec4<f32>(affine.y)));
+    let hi = vec4<f16>(fma(codes.hi, vec4<f32>(affine.x), vec4<f32>(affine.y)));
+#else
+    let lo = vec4<f16>(codes.lo);
+    let hi = vec4<f16>(codes.hi);
+#endif
 #endif
 #if VECTOR_TILES
-    tile_w[at / 4u] = vec4<f16>(lo);
-    tile_w[at / 4u + 1u] = vec4<f16>(hi);
+    tile_w[at / 4u] = lo;
+    tile_w[at / 4u + 1u] = hi;
 #else
 #for e 4
-    tile_w[at + {e}u] = f16(lo[{e}]);
-    tile_w[at + 4u + {e}u] = f16(hi[{e}]);
+    tile_w[at + {e}u] = lo[{e}];
+    tile_w[at + 4u + {e}u] = hi[{e}];
 #endfor
 #endif
 }
