@@ -121,6 +121,8 @@ pub enum Verdict {
 /// The result of a case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finished {
+    /// Index among the items.
+    pub item: usize,
     pub kernel: String,
     pub tier: String,
     pub dtype: String,
@@ -151,7 +153,8 @@ fn limit(gpu: &Gpu, stage: Stage, batch: bool) -> u64 {
         Stage::Compose | Stage::Validate | Stage::Translate => 600,
         _ if gpu.caps().device_type == wgpu::DeviceType::Cpu => 600,
         Stage::Load if batch => 120,
-        Stage::Load | Stage::Correct => 60,
+        Stage::Load => 30,
+        Stage::Correct => 60,
         Stage::Run | Stage::Perf => 20,
     }
 }
@@ -256,8 +259,8 @@ impl Audit<'_> {
         }));
     }
 
-    fn finish(&mut self, item: &Item, verdict: Verdict, loaded: Vec<u64>, perf: Option<Perf>) {
-        (self.message)(Message::Finished(Box::new(Finished { verdict, loaded, perf, ..Finished::of(item) })));
+    fn finish(&mut self, finished: Finished) {
+        (self.message)(Message::Finished(Box::new(finished)));
     }
 
     /// Cases of one tier: prepared and compiled together, run and compared one by one.
@@ -275,7 +278,8 @@ impl Audit<'_> {
             missing(self.gpu, tier).map(Verdict::Skipped)
         };
         if let Some(verdict) = all {
-            items.iter().for_each(|item| self.finish(item, verdict.clone(), Vec::new(), None));
+            let of = |(i, item)| Finished { verdict: verdict.clone(), ..Finished::of(item, first + i) };
+            items.iter().enumerate().map(of).for_each(|finished| self.finish(finished));
             return Ok(());
         }
         self.step(item, first, Stage::Load, items.len() > 1);
@@ -310,7 +314,7 @@ impl Audit<'_> {
         if let (Some(case), true) = (&item.case, perf.is_some()) {
             self.timed.insert((item.spec.name, case.dtype, case.label.clone()));
         }
-        self.finish(item, verdict, loaded, perf);
+        self.finish(Finished { verdict, loaded, perf, ..Finished::of(item, index) });
         Ok(())
     }
 
@@ -361,9 +365,10 @@ impl Audit<'_> {
 
 impl Finished {
     /// A case that was not reached.
-    pub fn of(item: &Item) -> Finished {
+    pub fn of(item: &Item, index: usize) -> Finished {
         let (dtype, label) = item.case.as_ref().map_or(("", ""), |case| (case.dtype, &case.label));
         Finished {
+            item: index,
             kernel: item.spec.name.into(),
             tier: item.tier.tier.name().into(),
             dtype: dtype.into(),
