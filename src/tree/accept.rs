@@ -2,7 +2,7 @@
 
 use super::accept_cases::cases;
 use super::check_parents;
-use super::spec::{THREADS, read, variant, write};
+use super::spec::{read, variant, write};
 use crate::error::Result;
 use crate::kernel::{KernelSpec, Launch, Params, Recorder, index32, params, tier};
 use crate::tensor::{DType, Tensor};
@@ -24,9 +24,12 @@ pub static TREE_ACCEPT: KernelSpec = KernelSpec {
         write("accepted"),
         write("next"),
     ],
-    tiers: &[tier!(Base, "tree/tree_accept.wgsl", || vec![variant()])],
+    tiers: &[tier!(Base, "tree/tree_accept.wgsl", || vec![variant(SHARED)])],
     cases,
 };
+
+/// Bytes: the child that is found.
+const SHARED: u32 = 8;
 
 /// Greedy choice among drafts: from node 0 down, to the first child whose token is the best after its parent, as long as
 /// there is one.
@@ -73,8 +76,7 @@ pub fn record_accept(recorder: &mut Recorder<'_, '_>, request: &TreeAccept<'_>) 
     let TreeAccept { parents, tokens, best, path, accepted, next } = *request;
     let [trees, nodes] = check_walk(kernel, parents, tokens, [path, accepted, next])?;
     best.expect(kernel, "best", &[DType::U32], parents.shape())?;
-    let (tier, defines, needs) = recorder.choose(&TREE_ACCEPT, |_| Ok(variant().into()))?;
-    debug_assert_eq!(needs.threads, THREADS);
+    let (tier, defines, needs) = recorder.choose(&TREE_ACCEPT, |_| Ok(variant(SHARED).into()))?;
     recorder.launch(Launch {
         spec: &TREE_ACCEPT,
         tier,

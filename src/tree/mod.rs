@@ -122,7 +122,7 @@ pub fn record_mask(recorder: &mut Recorder<'_, '_>, request: &TreeMask<'_>) -> R
     depths.expect(kernel, "depths", &[DType::U32], &[b, nodes])?;
     index32(kernel, "words of mask", mask.len())?;
     let all = index32(kernel, "nodes of all sequences", parents.len())?;
-    let (tier, defines, needs) = recorder.choose(&TREE_MASK, |_| Ok(spec::variant().into()))?;
+    let (tier, defines, needs) = recorder.choose(&TREE_MASK, |_| Ok(spec::variant(0).into()))?;
     recorder.launch(Launch {
         spec: &TREE_MASK,
         tier,
