@@ -13,6 +13,7 @@ mod batched_cases;
 mod batched_spec;
 mod cases;
 mod cpu;
+mod extreme_cases;
 mod fused;
 mod fused_cases;
 mod fused_spec;
