@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::extreme_cases::{self, put_scales};
 use super::{Activation, GATE_UP, GateUp, Linear, Norm, QGEMV, Weight, cpu, record_gate_up, record_with};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
 use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Rule};
@@ -24,6 +25,8 @@ pub(super) struct Spec {
     pub scale: f32,
     /// With an RMS norm of the activations.
     pub norm: bool,
+    /// In place of fitted scales, with zero points to match: see [`put_scales`].
+    pub scales: Option<f16>,
     /// First row of a taller output.
     pub out_row: usize,
     /// Upload the weight in parts of this many bytes.
@@ -54,6 +57,7 @@ impl Spec {
             activation: Activation::None,
             scale: 1.0,
             norm: false,
+            scales: None,
             out_row: 0,
             part_bytes: u64::MAX,
         }
@@ -76,6 +80,9 @@ impl Spec {
         let (a, out) = self.dtypes;
         if a != out {
             label += &format!(" → {}", out.wgsl());
+        }
+        if let Some(scale) = self.scales {
+            label += &format!(" scales {scale:e}");
         }
         if self.norm {
             label += " norm";
@@ -127,7 +134,8 @@ impl Spec {
             let (a_type, o_type) = self.dtypes;
             let a = random.values(m * k, a_type);
             let a_gpu = gpu.floats(a_type, &[m, k], &a)?;
-            let packed = pack(&mut random, n, k, self.format, self.group, self.level)?;
+            let mut packed = pack(&mut random, n, k, self.format, self.group, self.level)?;
+            self.scales.into_iter().for_each(|scale| put_scales(&mut packed, scale));
             let up =
                 pair.then(|| pack(&mut random, n, k, self.format, self.group, self.level)).transpose()?;
             let whole = match &up {
@@ -334,6 +342,7 @@ fn is_pair(spec: &KernelSpec) -> bool {
 
 pub(super) fn gemm() -> Vec<Case> {
     let mut all = tiled(&super::GEMM, super::spec::DENSE);
+    all.extend(extreme_cases::tiled(&super::GEMM, super::spec::DENSE).into_iter().map(Spec::into_case));
     for shape in [(4096, 4096, 4096), (512, 14336, 4096), (4096, 14336, 4096), (64, 14336, 4096)] {
         all.push(Spec::new(&super::GEMM, Perf, Format::F16, DType::F16, shape).into_case());
     }
@@ -342,13 +351,12 @@ pub(super) fn gemm() -> Vec<Case> {
 
 pub(super) fn qgemm() -> Vec<Case> {
     let mut all = tiled(&super::QGEMM, super::spec::QUANTISED);
+    all.extend(extreme_cases::tiled(&super::QGEMM, super::spec::QUANTISED).into_iter().map(Spec::into_case));
     // More than 65535 tiles: the grid folds.
     let folded = Spec::new(&super::QGEMM, Full, Format::Int8, DType::F16, (65_600 * 64, 1, 8));
     all.push(Spec { group: Group::WholeK, ..folded }.into_case());
-    for (format, m) in [(Format::Fp4, 16), (Format::Fp4, 64), (Format::Fp4, 512), (Format::Fp4, 4096)]
-        .into_iter()
-        .chain([(Format::Int4, 512), (Format::Int8, 512)])
-    {
+    let fp4 = [9, 16, 64, 128, 512, 4096].map(|m| (Format::Fp4, m));
+    for (format, m) in fp4.into_iter().chain([(Format::Int4, 512), (Format::Int8, 512)]) {
         all.push(Spec::new(&super::QGEMM, Perf, format, DType::F16, (m, 14336, 4096)).into_case());
     }
     all.extend(super::perf_cases::qgemm().into_iter().map(Spec::into_case));
@@ -384,6 +392,7 @@ pub(super) fn qgemv() -> Vec<Case> {
         group: Group::WholeK,
         ..Spec::new(spec, Full, Format::Int4, DType::F32, (1, 530_000, 16))
     });
+    all.extend(extreme_cases::few(spec));
     // The tiles for weights of many rows, and of long ones.
     for shape in [(1, 8003, 72), (1, 17, 2056)] {
         all.push(Spec::new(spec, Full, Format::F16, DType::F16, shape));
@@ -400,7 +409,8 @@ pub(super) fn qgemv() -> Vec<Case> {
         all.push(Spec { group, ..Spec::new(spec, Perf, format, DType::F16, (1, 14336, 4096)) });
     }
     all.extend(super::perf_cases::qgemv());
-    all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
+    let all = all.into_iter().filter(Spec::legal).map(Spec::into_case);
+    all.chain([extreme_cases::over_two_gib(spec)]).collect()
 }
 
 pub(super) fn gate_up() -> Vec<Case> {

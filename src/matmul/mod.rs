@@ -13,6 +13,7 @@ mod batched_cases;
 mod batched_spec;
 mod cases;
 mod cpu;
+mod extreme_cases;
 mod fused;
 mod fused_cases;
 mod fused_spec;
@@ -32,8 +33,10 @@ pub(crate) use cases::{pack, places};
 pub use cpu::{Batches, activate, batched, gate_up, linear, mlp};
 pub use fused::{Mlp, Norm, Qkv, Workspace, record_mlp, record_qkv};
 pub use fused_spec::{NORM_GATE_UP_GEMV, NORM_QGEMV, NORM_QKV_GEMV, QKV, QKV_GEMV};
+pub(crate) use plan::coop_groups;
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
-pub(crate) use spec::{packet, weight_defines};
+pub(crate) use spec::{coop_defines, coop_needs, packet, weight_defines};
+pub(crate) use tiles::{CoopTile, choose_coop, coop_tiles};
 pub use weight::Weight;
 pub(crate) use weight::{FLOATS, Part, arrange_fp4, group_shift, upload_halves};
 
@@ -327,7 +330,7 @@ fn launch_parts<'a>(
         recorder.launch(Launch {
             spec,
             tier,
-            groups: plan::groups(&defines, tier, m, part.rows.len()),
+            groups: plan::groups(&defines, m, part.rows.len()),
             defines: defines.clone(),
             needs,
             binds: &binds[..spec.bindings.len().min(binds.len())],

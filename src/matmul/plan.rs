@@ -99,22 +99,24 @@ pub(super) fn variant(
 }
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
-pub(super) fn groups(defines: &Defines, tier: Tier, m: usize, n: usize) -> u64 {
-    let define = |name: &str| {
-        defines.iter().find_map(|(key, value)| match value {
-            Def::Num(v) if *key == name => Some(*v as usize),
-            _ => None,
-        })
-    };
-    let (tile_m, tile_n) = match (define("COLUMNS"), define("FRAG_M")) {
-        (Some(columns), _) => (MAX_GEMV_ROWS, columns),
-        (None, Some(frag_m)) => {
-            let get = |name| define(name).unwrap_or(1);
-            let side = get("SIDE");
-            (get("GRID_M") * frag_m * side, get("GRID_N") * get("FRAG_N") * side)
-        }
-        (None, None) => (64, 64),
-    };
-    debug_assert!(tier != Tier::Coop || tile_m >= 8);
+pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
+    match (define(defines, "COLUMNS"), define(defines, "FRAG_M")) {
+        (Some(columns), _) => n.div_ceil(columns) as u64,
+        (None, Some(_)) => coop_groups(defines, m, n),
+        (None, None) => m.div_ceil(64) as u64 * n.div_ceil(64) as u64,
+    }
+}
+
+/// The same for a specialisation of `wgsl/common/coop_product.wgsl`.
+pub(crate) fn coop_groups(defines: &Defines, m: usize, n: usize) -> u64 {
+    let tile = |names: [&str; 3]| names.iter().filter_map(|name| define(defines, name)).product::<usize>();
+    let (tile_m, tile_n) = (tile(["GRID_M", "FRAG_M", "SIDE"]), tile(["GRID_N", "FRAG_N", "SIDE"]));
     m.div_ceil(tile_m) as u64 * n.div_ceil(tile_n) as u64
+}
+
+fn define(defines: &Defines, name: &str) -> Option<usize> {
+    defines.iter().find_map(|(key, value)| match value {
+        Def::Num(v) if *key == name => Some(*v as usize),
+        _ => None,
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::cases;
 use super::plan::{Rows, Traits};
-use super::tiles::{CoopTile, GemvTile, MSL_TILES, MslTile, coop_tiles, gemv_tiles, holds_floats};
+use super::tiles::{CoopTile, GemvTile, MSL_TILES, MslTile, Walk, coop_tiles, gemv_tiles, holds_floats};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
@@ -220,21 +220,22 @@ pub(super) fn coop_variant(
     pair: bool,
     vector_tiles: bool,
 ) -> Variant {
-    // A thread's share of a step of w, in pieces of at most a packet, in spans of at most a group.
-    let w_share = tile.n() as u32 * tile.k / tile.threads();
-    let w_each = w_share.min(packet(traits.format));
-    let w_items = w_share / w_each;
-    let span = if traits.split_packet { w_each.min(16) } else { w_each };
-    let depth = (tile.ahead / w_items).max(1);
+    let walk = tile.walk(packet(traits.format), traits.split_packet);
     let rows = match traits.rows {
         // Columns past the end must be zeros where steps are longer than what exact rows are multiples of.
-        Rows::Exact if tile.k * depth > 64 => Rows::Padded,
+        Rows::Exact if tile.k * walk.depth > 64 => Rows::Padded,
         rows => rows,
     };
     let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
     let halves = matches!(traits.format, Format::Fp4 | Format::Int4);
     defines.iter_mut().filter(|d| d.0 == "HALVES").for_each(|d| d.1 = Def::Flag(halves));
-    defines.extend(defines![
+    defines.extend(coop_defines(tile, &walk, vector_tiles));
+    Variant { defines, needs: coop_needs(tile) }
+}
+
+/// What `wgsl/common/coop_product.wgsl` is specialised on.
+pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> Defines {
+    defines![
         SIDE = Def::Num(tile.side),
         THREADS = Def::Num(tile.threads()),
         GRID_M = Def::Num(tile.grid.0),
@@ -243,23 +244,25 @@ pub(super) fn coop_variant(
         FRAG_M = Def::Num(tile.frags.0),
         FRAG_N = Def::Num(tile.frags.1),
         TILE_K = Def::Num(tile.k),
-        DEPTH = Def::Num(depth),
+        DEPTH = Def::Num(walk.depth),
         VECTOR_TILES = Def::Flag(vector_tiles),
         A_ITEMS = Def::Num(tile.m() as u32 * tile.k / 8 / tile.threads()),
-        W_ITEMS = Def::Num(w_items),
-        W_EACH = Def::Num(w_each),
-        SPANS = Def::Num(w_each / span),
-        SPAN = Def::Num(span),
-        SPAN_CHUNKS = Def::Num(span / 8),
-    ]);
-    let needs = Needs {
+        W_ITEMS = Def::Num(walk.items),
+        W_EACH = Def::Num(walk.each),
+        SPANS = Def::Num(walk.each / walk.span),
+        SPAN = Def::Num(walk.span),
+        SPAN_CHUNKS = Def::Num(walk.span / 8),
+    ]
+}
+
+pub(crate) fn coop_needs(tile: &CoopTile) -> Needs {
+    Needs {
         f16: true,
         workgroup_storage: tile.workgroup_storage(),
         threads: tile.threads(),
         coop_side: tile.side,
         subgroup_size: tile.lanes,
-    };
-    Variant { defines, needs }
+    }
 }
 
 pub(super) fn msl_variant(tile: &MslTile, traits: Traits, dtypes: DTypes, pair: bool) -> Variant {

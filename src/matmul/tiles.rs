@@ -87,7 +87,7 @@ fn smallest(tiles: &[GemvTile], m: usize, threads: u32) -> GemvTile {
 
 /// A tiling of the `Coop` tier; see `wgsl/matmul/gemm_coop.wgsl`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct CoopTile {
+pub(crate) struct CoopTile {
     pub side: u32,
     pub lanes: u32,
     /// Subgroups of a workgroup, down, across and along K.
@@ -115,9 +115,29 @@ impl CoopTile {
         (self.m() + self.n()) as u32 * (self.k + 8) * 2
             + self.threads() / self.lanes * self.side * self.side * 4
     }
+    /// How threads take w, whose packets hold so many elements, of two groups if `split`.
+    pub fn walk(&self, packet: u32, split: bool) -> Walk {
+        let share = self.n() as u32 * self.k / self.threads();
+        let each = share.min(packet);
+        let items = share / each;
+        let span = if split { each.min(16) } else { each };
+        Walk { each, items, span, depth: (self.ahead / items).max(1) }
+    }
     fn fits(&self, caps: &Caps) -> bool {
         self.workgroup_storage() <= caps.max_workgroup_storage && self.threads() <= caps.max_workgroup_threads
     }
+}
+
+/// A thread's share of a step of w.
+pub(crate) struct Walk {
+    /// Elements that it loads at once: a packet, or a part of one.
+    pub each: u32,
+    /// How often.
+    pub items: u32,
+    /// Those of `each` that share a scale.
+    pub span: u32,
+    /// Steps that it loads ahead.
+    pub depth: u32,
 }
 
 const fn coop(
@@ -183,7 +203,7 @@ static COOP: &[((u32, u32), &[Row])] = &[
 ];
 
 /// Every tile of the table.
-pub(super) fn coop_tiles() -> Vec<&'static CoopTile> {
+pub(crate) fn coop_tiles() -> Vec<&'static CoopTile> {
     let mut all: Vec<&CoopTile> = Vec::new();
     for tile in COOP.iter().flat_map(|(_, rows)| rows.iter()).flat_map(|(_, tiles)| tiles.iter()) {
         if !all.contains(&tile) {
@@ -197,7 +217,7 @@ pub(super) fn coop_tiles() -> Vec<&'static CoopTile> {
 const BUSY: usize = 96;
 
 /// The largest tile of the row of the table that keeps the GPU busy, else its smallest, within the adapter's limits.
-pub(super) fn choose_coop(caps: &Caps, m: usize, n: usize) -> Result<&'static CoopTile, String> {
+pub(crate) fn choose_coop(caps: &Caps, m: usize, n: usize) -> Result<&'static CoopTile, String> {
     let (side, lanes) = (caps.coop_side.unwrap_or(0), caps.subgroup_size);
     let none = || format!("no tile for matrices of side {side} and subgroups of {lanes} lanes");
     let (_, rows) = COOP.iter().find(|(class, _)| *class == (side, lanes)).ok_or_else(none)?;

@@ -106,7 +106,8 @@ fn record_with(
         return Ok(());
     }
     let choice = plan::Request { spec, m, a: a.dtype(), out: out.dtype() };
-    let (tier, defines, needs) = recorder.choose(spec, |tier| plan::variant(tier, &choice, weight))?;
+    let (tier, defines, needs) =
+        recorder.choose(spec, |tier| plan::variant(recorder.gpu().caps(), tier, &choice, weight))?;
     for part in weight.parts() {
         // What is absent is never read; the values stand in, as they are never written.
         let (bias, residual) = (bias.unwrap_or(&part.values), residual.unwrap_or(&part.values));
