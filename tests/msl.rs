@@ -7,6 +7,7 @@
 
 mod msl_host;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -38,27 +39,36 @@ struct Plan {
 
 impl Plan {
     fn from_env() -> Result<Plan, String> {
-        let plan = |all, nagas, orders: &[&'static str], fast_math, alt_layout| {
-            Ok(Plan { all, nagas, options: Options { orders: orders.to_vec(), fast_math, alt_layout } })
+        let plan = |all, nagas, orders: &[&'static str]| {
+            let (orders, timeout) = (orders.to_vec(), if all { 1800 } else { 120 });
+            Plan { all, nagas, options: Options { orders, fast_math: false, alt_layout: false, timeout } }
         };
-        match std::env::var("WGMARLIN_MSL").as_deref().unwrap_or("some") {
-            "some" => plan(false, true, &["rev", "rand:1"], false, false),
-            "all" => plan(true, true, &["fwd", "rev", "rand:1"], false, false),
-            "fast-math" => plan(true, false, &["fwd"], true, false),
-            "alt-layout" => plan(true, false, &["fwd"], false, true),
-            other => Err(format!("WGMARLIN_MSL = {other:?} must be some, all, fast-math or alt-layout")),
-        }
+        let every = plan(true, false, &["fwd"]);
+        Ok(match std::env::var("WGMARLIN_MSL").as_deref().unwrap_or("some") {
+            "some" => plan(false, true, &["rev", "rand:1"]),
+            "all" => plan(true, true, &["fwd", "rev", "rand:1"]),
+            "fast-math" => Plan { options: Options { fast_math: true, ..every.options }, ..every },
+            "alt-layout" => Plan { options: Options { alt_layout: true, ..every.options }, ..every },
+            other => {
+                return Err(format!("WGMARLIN_MSL = {other:?} must be some, all, fast-math or alt-layout"));
+            }
+        })
     }
 
-    /// Of the cases of an Msl tier all quick ones and every sixth other, of those of another tier the first quick ones.
-    fn includes(&self, tier: Tier, number: usize, case: &Case) -> bool {
+    /// Of the cases of an Msl tier all quick ones and every sixth other, of those of another tier the first of each dtype.
+    fn includes(&self, tier: Tier, number: usize, case: &Case, seen: &mut HashSet<&'static str>) -> bool {
         match (case.level, tier) {
             (Level::Perf, _) => false,
             _ if self.all => true,
             (Level::Quick, Tier::Msl) => true,
             (Level::Full, Tier::Msl) => number.is_multiple_of(6),
-            _ => number < 2,
+            _ => seen.insert(case.dtype),
         }
+    }
+
+    /// The most threads of a launch: a CPU runs about a million a minute.
+    fn most_threads(&self, tier: Tier) -> u64 {
+        if self.all && tier == Tier::Msl { u64::MAX } else { 300_000 }
     }
 }
 
@@ -76,11 +86,12 @@ fn main() {
     let mut trials = Vec::new();
     for &spec in CATALOGUE.iter().chain([&&MSL_CANARY]) {
         for tier in spec.tiers.iter().map(|t| t.tier).filter(|&t| plan.nagas || t == Tier::Msl) {
+            let mut seen = HashSet::new();
             for (number, case) in (spec.cases)().into_iter().enumerate() {
-                if plan.includes(tier, number, &case) {
+                if plan.includes(tier, number, &case, &mut seen) {
                     let name =
                         format!("{}::{}::{number:03} {} {}", spec.name, tier.name(), case.dtype, case.label);
-                    trials.push(Trial::test(name, move || check(spec, tier, &case, &plan.options)));
+                    trials.push(Trial::test(name, move || check(spec, tier, &case, plan)));
                 }
             }
         }
@@ -101,20 +112,20 @@ fn main() {
     conclusion.exit();
 }
 
-fn check(spec: &KernelSpec, tier: Tier, case: &Case, options: &Options) -> Result<(), Failed> {
+fn check(spec: &KernelSpec, tier: Tier, case: &Case, plan: &Plan) -> Result<(), Failed> {
     if msl_host::missing().is_some() {
         SKIPPED.fetch_add(1, Ordering::Relaxed);
         return Ok(());
     }
     let gpu = gpu()?;
-    match run_case_by_hand(gpu, tier, case, &mut |launch| by_hand(gpu, launch, options))
+    match run_case_by_hand(gpu, tier, case, &mut |launch| by_hand(gpu, launch, plan))
         .map_err(|e| e.to_string())?
     {
         Outcome::Correct { .. } => Ok(()),
         Outcome::Wrong { error, tolerance, why } => {
             Err(format!("error {error:.2e} over {tolerance:.0e}: {why}").into())
         }
-        // An Apple GPU has all that a tier may need; what it has not is what this case is not for.
+        // A tier that does not serve the request, or more threads than this machine can run.
         Outcome::Skipped(reason) => {
             let reason = format!("{} {} {}: {reason}", spec.name, tier.name(), case.label);
             REASONS.lock().unwrap_or_else(PoisonError::into_inner).push(reason);
@@ -124,16 +135,26 @@ fn check(spec: &KernelSpec, tier: Tier, case: &Case, options: &Options) -> Resul
 }
 
 /// Does what a Metal device would do with a launch.
-fn by_hand(gpu: &Gpu, launch: &Handed<'_>, options: &Options) -> wgmarlin::Result<()> {
+fn by_hand(gpu: &Gpu, launch: &Handed<'_>, plan: &Plan) -> wgmarlin::Result<()> {
     let fail = |log: String| Error::Compile {
         kernel: format!("{} [{}]", launch.spec.name, launch.tier.name()),
         log,
     };
+    let (need, max) = (launch.threads(), plan.most_threads(launch.tier));
+    if need > max {
+        return Err(Error::Limit { what: launch.spec.name.to_string(), name: "threads on a CPU", need, max });
+    }
     let msl = launch.msl()?;
     let mut buffers = vec![Buffer { slot: 0, bytes: launch.params.to_vec(), written: false }];
     for (i, binding) in launch.spec.bindings.iter().enumerate() {
         let written = binding.access == Access::ReadWrite;
         buffers.push(Buffer { slot: i + 1, bytes: launch.read(gpu, i)?, written });
+    }
+    let nagas = launch.tier != Tier::Msl;
+    if nagas {
+        // wgpu binds the lengths of the others last.
+        let lengths = buffers[1..].iter().flat_map(|b| (b.bytes.len() as u32).to_ne_bytes()).collect();
+        buffers.push(Buffer { slot: buffers.len(), bytes: lengths, written: false });
     }
     let run = Run {
         text: &msl.text,
@@ -141,9 +162,10 @@ fn by_hand(gpu: &Gpu, launch: &Handed<'_>, options: &Options) -> wgmarlin::Resul
         threads: launch.needs.threads,
         groups: launch.groups,
         threadgroup: &msl.threadgroup,
+        runtime_arrays: nagas,
         buffers,
     };
-    let ran = match msl_host::run(&run, options).map_err(fail)? {
+    let ran = match msl_host::run(&run, &plan.options).map_err(fail)? {
         Ok(ran) => ran,
         Err(complaint) => {
             let (kinds, log) = (complaint.kinds.join(", "), msl.with_origins(&complaint.log));
@@ -158,8 +180,9 @@ fn by_hand(gpu: &Gpu, launch: &Handed<'_>, options: &Options) -> wgmarlin::Resul
     }
     for Buffer { slot, bytes: before, .. } in run.buffers.iter().filter(|b| b.written) {
         // Byte by byte, as two bindings may lie in one buffer.
+        let Some(after) = ran.out.get(slot) else { continue };
         let mut now = launch.read(gpu, slot - 1)?;
-        for ((now, after), before) in now.iter_mut().zip(&ran.out[slot]).zip(before) {
+        for ((now, after), before) in now.iter_mut().zip(after).zip(before) {
             if after != before {
                 *now = *after;
             }

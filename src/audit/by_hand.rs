@@ -7,7 +7,7 @@ use super::compare::{Outcome, compare_all, skipped};
 use super::translate::parse;
 use crate::device::{Caps, Gpu};
 use crate::error::{Error, Result};
-use crate::kernel::{Case, Handed, Needs, Recorder, Tier, Variant, compose};
+use crate::kernel::{Case, Handed, Recorder, Tier, Variant, compose};
 
 /// A kernel as text for Metal's compiler.
 pub struct MslText {
@@ -78,13 +78,14 @@ pub fn run_case_by_hand(
 }
 
 impl Handed<'_> {
-    /// Reads what is bound at `binding`: the tensor, rounded up to the 16 bytes that kernels may load at once.
+    /// Reads what is bound at `binding`: the tensor, rounded up to the 16 bytes that kernels may load at once. An empty tensor
+    /// still binds some.
     ///
     /// # Errors
     /// As [`Gpu::read`].
     pub fn read(&self, gpu: &Gpu, binding: usize) -> Result<Vec<u8>> {
         let mut bytes = gpu.read_with_tail(self.tensors[binding])?;
-        bytes.truncate((self.tensors[binding].bytes() as usize).next_multiple_of(16));
+        bytes.truncate((self.tensors[binding].bytes() as usize).max(1).next_multiple_of(16));
         Ok(bytes)
     }
 
@@ -120,9 +121,9 @@ impl Handed<'_> {
         }
     }
 
-    /// What the launch may use.
-    pub fn needs(&self) -> &Needs {
-        &self.needs
+    /// Threads of the whole grid.
+    pub fn threads(&self) -> u64 {
+        u64::from(self.needs.threads) * u64::from(self.groups.0) * u64::from(self.groups.1)
     }
 }
 

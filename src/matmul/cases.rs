@@ -273,6 +273,13 @@ fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
             all.push(Spec { part_bytes: 8192, bias: true, ..new(Full, (20, 130, 64)) });
         }
     }
+    // Enough for the largest tiles of the Msl tier.
+    for format in
+        [Format::F16, Format::Fp4, Format::Int8, Format::Nvfp4].iter().filter(|f| formats.contains(f))
+    {
+        let n = if spec.name == GATE_UP.name { 255 } else { 510 };
+        all.extend(FLOATS.map(|dtype| Spec::new(spec, Full, *format, dtype, (500, n, 80))));
+    }
     all.extend(quantised_groups(spec, formats, (20, 40, 256)));
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }

@@ -1,7 +1,7 @@
 //! Declarations of the products with more fused into them: an RMS norm before, three outputs behind.
 
 use super::fused_cases as cases;
-use super::spec::{FIELDS, coop_variants, gemm_variants, gemv_variants};
+use super::spec::{FIELDS, coop_variants, gemm_variants, gemv_variants, msl_variants};
 use crate::format::Format;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Tier, Variant, tier};
 
@@ -64,6 +64,7 @@ pub static QKV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || all(gemm_variants(Format::ALL, false), &QKV)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || all(coop_variants(Format::ALL, false), &QKV)),
+        tier!(Msl, "matmul/gemm.metal", || all(msl_variants(Format::ALL, false), &QKV)),
     ],
     cases: cases::qkv,
 };

@@ -17,6 +17,8 @@ pub struct Options {
     pub fast_math: bool,
     /// Another layout of simdgroup matrices in the registers, which no kernel may notice.
     pub alt_layout: bool,
+    /// Seconds for one schedule of one launch.
+    pub timeout: u32,
 }
 
 /// One buffer of a launch.
@@ -34,12 +36,14 @@ pub struct Run<'a> {
     pub groups: (u32, u32),
     /// Bytes of each `[[threadgroup(i)]]` argument.
     pub threadgroup: &'a [u32],
+    /// `T[1]` may stand for an array of any length.
+    pub runtime_arrays: bool,
     pub buffers: Vec<Buffer>,
 }
 
 /// What came of it.
 pub struct Ran {
-    /// The written buffers by slot.
+    /// The buffers that the kernel may have written, by slot.
     pub out: HashMap<usize, Vec<u8>>,
     pub threadgroup_bytes: u32,
 }
@@ -118,16 +122,21 @@ impl Host {
         }
         let written: Vec<(usize, PathBuf)> =
             run.buffers.iter().filter(|b| b.written).map(|b| (b.slot, file("out", &b.slot))).collect();
+        for (_, path) in &written {
+            let _ = std::fs::remove_file(path);
+        }
         let answer = self.ask(&json!({
             "text": run.text,
             "entry": run.entry,
             "threads": run.threads,
             "groups": [run.groups.0, run.groups.1, 1],
             "tgmem": run.threadgroup,
+            "runtime_arrays": run.runtime_arrays,
             "buffers": buffers,
             "orders": options.orders,
             "fast_math": options.fast_math,
             "alt_layout": options.alt_layout,
+            "timeout": options.timeout,
         }))?;
         if answer["ok"] != true {
             let kinds = answer["kinds"].as_array().into_iter().flatten();
@@ -135,9 +144,8 @@ impl Host {
             return Ok(Err(Complaint { kinds, log: answer["log"].as_str().unwrap_or_default().to_string() }));
         }
         let mut out = HashMap::new();
-        for (slot, path) in written {
-            out.insert(slot, std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?);
-        }
+        // A kernel that takes a buffer as constant leaves no file.
+        out.extend(written.into_iter().filter_map(|(slot, path)| Some((slot, std::fs::read(path).ok()?))));
         let threadgroup_bytes = answer["threadgroup_bytes"].as_u64().unwrap_or(u64::MAX) as u32;
         Ok(Ok(Ran { out, threadgroup_bytes }))
     }

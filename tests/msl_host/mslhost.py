@@ -21,9 +21,10 @@ WARNINGS = {"unbound-read", "buffer-missing", "race-simdgroup", "uninit-threadgr
 MAX_THREADGROUP_BYTES = 32768
 
 
-def prepare(text, entry, version=310, fast_math=False, alt_layout=False):
+def prepare(text, entry, version=310, fast_math=False, alt_layout=False, runtime_arrays=False):
     """Checks and builds kernel `entry` of `text`. Returns what execute() needs; it is kept on disk, as builds are slow."""
-    what = json.dumps([text, entry, version, fast_math, alt_layout, toolchain.stamp()])
+    how = (fast_math, alt_layout, runtime_arrays)
+    what = json.dumps([text, entry, version, how, toolchain.stamp()])
     folder = os.path.join(BUILD, hashlib.sha1(what.encode()).hexdigest()[:20])
     kept = os.path.join(folder, "built.json")
     if os.path.exists(kept):
@@ -40,13 +41,13 @@ def prepare(text, entry, version=310, fast_math=False, alt_layout=False):
         expression, function = unit.binding(entry)
     except KeyError:
         # A text that does not parse has lost its kernels: the compiler says why.
-        toolchain.compile_host(_headers(unit, "exec"), os.path.join(folder, "x.so"), fast_math, alt_layout)
+        toolchain.compile_host(_headers(unit, "exec"), os.path.join(folder, "x.so"), *how)
         raise CompileError("bind", [f"no kernel '{entry}'; there are {', '.join(unit.kernels) or 'none'}"])
     rules = [f"{os.path.basename(e[0]) if e[0] else 'kernel.metal'}:{e[1]}: {e[2]}" for e in unit.errors]
     if rules:
         raise CompileError("rule", rules)
     library = os.path.join(folder, "kernel.so")
-    toolchain.compile_host(_headers(unit, "exec") + _glue(entry, expression, function), library, fast_math, alt_layout)
+    toolchain.compile_host(_headers(unit, "exec") + _glue(entry, expression, function), library, *how)
     if unit.unmerged:
         names = ", ".join(f.name for _, f in unit.unmerged)
         raise CompileError("rewrite", [f"overloaded on address spaces only, with different bodies: {names}"])
@@ -151,14 +152,15 @@ def show(report):
 
 def answer(request):
     """Builds and runs what a request asks for, under each order, and compares the orders' outputs bit for bit."""
-    options = {key: request[key] for key in ("version", "fast_math", "alt_layout") if key in request}
+    names = ("version", "fast_math", "alt_layout", "runtime_arrays")
+    options = {key: request[key] for key in names if key in request}
     built = prepare(request["text"], request["entry"], **options)
     if request.get("check_only"):
         return {"ok": True, "log": ""}
     buffers = {b["slot"]: (b["file"], b["bytes"]) for b in request["buffers"]}
     log, kinds, first, most = [], set(), None, 0
     for order in request.get("orders", ["fwd"]):
-        result = execute(built, buffers, request["threads"], request["groups"], order, request.get("tgmem", ()))
+        result = execute(built, buffers, request["threads"], request["groups"], order, request.get("tgmem", ()), request.get("timeout", 120))
         for report in result.reports:
             if request.get("strict", True) or report["kind"] not in WARNINGS:
                 kinds.add(report["kind"])
@@ -179,7 +181,7 @@ def answer(request):
 
 def serve():
     """Answers requests, one JSON object a line: text, entry, threads, groups [x, y, z], buffers [{slot, file, bytes, out}],
-    and optionally orders, strict, fast_math, alt_layout, tgmem, version, check_only."""
+    and optionally orders, strict, fast_math, alt_layout, runtime_arrays, tgmem, timeout, version, check_only."""
     for line in sys.stdin:
         try:
             reply = answer(json.loads(line))

@@ -138,8 +138,9 @@ def check_spaces(source, folder):
     return space_errors(parse_diagnostics(done.stderr))
 
 
-def compile_host(source, library, fast_math, alt_layout):
-    """Builds an instrumented shared library of `source`."""
+def compile_host(source, library, fast_math, alt_layout, runtime_arrays):
+    """Builds an instrumented shared library of `source`. `runtime_arrays`: T[1] may stand for an array of any length."""
+    undefined = "alignment,integer-divide-by-zero,shift-exponent" + ("" if runtime_arrays else ",array-bounds")
     base = f"{library}.{os.getpid()}"
     with open(base + ".cpp", "w") as file:
         file.write(source)
@@ -153,9 +154,8 @@ def compile_host(source, library, fast_math, alt_layout):
         # Loads and stores call __tsan_* functions, which the runtime defines.
         "-fsanitize=thread", "-mllvm", "-tsan-instrument-func-entry-exit=0", "-mllvm", "-tsan-instrument-atomics=0",
         "-mllvm", "-tsan-instrument-read-before-write=1",
-        "-fsanitize=alignment,array-bounds,integer-divide-by-zero,shift-exponent,return,unreachable",
+        f"-fsanitize={undefined},return,unreachable", f"-fsanitize-recover={undefined}",
         "-Xclang", "-fsanitize-minimal-runtime",
-        "-fsanitize-recover=alignment,array-bounds,integer-divide-by-zero,shift-exponent",
     ]
     if os.uname().machine == "x86_64" and "f16c" in open("/proc/cpuinfo").read():
         command += ["-mf16c", "-mfma"]

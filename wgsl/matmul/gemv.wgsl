@@ -135,6 +135,7 @@ fn span_group(packet: u32, span: u32) -> u32 {
     return scale_group(packet * PACKET + span * (PACKET / SPANS));
 }
 
+// For thread 0 the sum over the workgroup.
 fn group_sum(value: f32, lane: Lane) -> f32 {
     workgroupBarrier();
     partial[lane.thread] = value;
@@ -142,5 +143,5 @@ fn group_sum(value: f32, lane: Lane) -> f32 {
         workgroupBarrier();
         if lane.thread < step { partial[lane.thread] += partial[lane.thread + step]; }
     }
-    return partial[0]; // read by thread 0 only, which wrote it
+    return partial[lane.thread]; // thread 0's is the sum; the others may not read it as it is written
 }
