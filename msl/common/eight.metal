@@ -10,6 +10,8 @@ inline float dot_eight(Eight v, Eight x, float sum) {
     return fma(v.hi.w, x.hi.w, fma(v.hi.z, x.hi.z, fma(v.hi.y, x.hi.y, fma(v.hi.x, x.hi.x, low))));
 }
 
+inline Eight times(Eight x, float factor) { return Eight{x.lo * factor, x.hi * factor}; }
+
 inline float sum_eight(Eight x) {
     float4 s = x.lo + x.hi;
     return (s.x + s.y) + (s.z + s.w);

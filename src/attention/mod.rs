@@ -19,6 +19,7 @@ mod decode;
 mod extra;
 mod merge;
 mod merge_spec;
+mod msl;
 mod options;
 mod paged_cases;
 mod plan;
@@ -213,8 +214,8 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
     let Some((s, bias)) = check(ATTENTION.name, request)? else { return Ok(()) };
     let Attention { q, k, v, out, options, .. } = *request;
     let extras = if options.extras() || s.d_v != s.d { spec::Extras::Tensors } else { spec::Extras::None };
-    let (tier, defines, needs) =
-        recorder.choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d_v, extras).into()))?;
+    let (tier, defines, needs) = recorder
+        .choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, [s.d, s.d_v], extras).into()))?;
     let groups = s.b * s.hkv * s.tiles();
     recorder.launch(Launch {
         spec: &ATTENTION,

@@ -1,6 +1,7 @@
 //! Declarations of `attention`, `attention_paged` and `attention_decode`.
 
 use super::cases::{decode_cases, prefill_cases};
+use super::msl;
 use super::paged_cases::tile_cases;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier};
 use crate::kv::KvFormat;
@@ -39,6 +40,7 @@ pub static ATTENTION: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention.wgsl", || prefill_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention.wgsl", || prefill_variants(Tier::Subgroup)),
+        tier!(Msl, "attention/attention.metal", msl::prefill_variants),
     ],
     cases: prefill_cases,
 };
@@ -62,6 +64,7 @@ pub static ATTENTION_PAGED: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention.wgsl", || paged_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention.wgsl", || paged_variants(Tier::Subgroup)),
+        tier!(Msl, "attention/attention.metal", msl::paged_variants),
     ],
     cases: tile_cases,
 };
@@ -84,6 +87,7 @@ pub static ATTENTION_DECODE: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention_decode.wgsl", || decode_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention_decode.wgsl", || decode_variants(Tier::Subgroup)),
+        tier!(Msl, "attention/attention_decode.metal", msl::decode_variants),
     ],
     cases: decode_cases,
 };
@@ -121,8 +125,17 @@ pub(super) enum Extras {
     Blocks(KvFormat),
 }
 
-/// The variant for values of width `d`.
-pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) -> Variant {
+/// The variant for keys of width `d` and values of width `d_v`.
+pub(super) fn prefill_variant(tier: Tier, dtype: DType, [d, d_v]: [u32; 2], extras: Extras) -> Variant {
+    if tier == Tier::Msl {
+        let (format, paged) = match extras {
+            Extras::Blocks(format) => (format, true),
+            _ => (format_of(dtype), false),
+        };
+        return msl::prefill_variant(dtype, format, d.max(d_v), paged);
+    }
+    // Keys pass in slices.
+    let d = d_v;
     // Up to 128 columns, 8 threads share a row; above, 16 do, so that a thread never holds more than 4 × 4 vec4s.
     let threads = if d > 128 { 16 } else { 8 };
     let columns = d.div_ceil(4 * threads);
@@ -160,7 +173,7 @@ const WIDTHS: [u32; 6] = [32, 64, 96, 128, 192, 256];
 
 fn of_widths(tier: Tier, extras: impl IntoIterator<Item = Extras> + Clone) -> Vec<Variant> {
     let all = DTYPES.into_iter().flat_map(|t| extras.clone().into_iter().map(move |e| (t, e)));
-    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, d, e))).collect()
+    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, [d, d], e))).collect()
 }
 
 fn prefill_variants(tier: Tier) -> Vec<Variant> {
@@ -212,6 +225,9 @@ pub(super) fn decode_variant(
     subgroup: u32,
 ) -> Result<(Variant, u32), String> {
     const THREADS: u32 = 128;
+    if tier == Tier::Msl {
+        return Ok(msl::decode_variant(dtype, store.format, rows, d));
+    }
     let (lanes, pieces) = team(d, if tier == Tier::Base { 16 } else { subgroup });
     if pieces > 4 {
         return Err(format!("subgroups of more than {lanes} lanes for a head size of {d}"));
