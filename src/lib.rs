@@ -4,7 +4,7 @@
 //! and a `record` function: embeddings ([`embed`]), elementwise operations ([`elementwise`]), RMS normalisation
 //! ([`norm`]), rotary embedding ([`rope`]), products with dense, quantised and sparse weights ([`matmul`], [`dequant`],
 //! [`sparse`]), attention ([`attention`]), KV caches in blocks ([`kv`]), softmax ([`softmax`]) and the choice of a token
-//! ([`argmax`], [`sample`]).
+//! ([`argmax`], [`sample`], and [`tree`] for trees of drafts).
 //!
 //! * [`Gpu`] is a device with its queue, its capabilities ([`Caps`]) and its caches; [`Tensor`] is a range of a buffer
 //!   with dtype and shape; [`matmul::Weight`] is a matrix in one of the number formats of [`mod@format`].
@@ -78,6 +78,7 @@ pub mod sample;
 pub mod softmax;
 pub mod sparse;
 mod tensor;
+pub mod tree;
 
 pub use device::{Capability, Caps, Gpu, GpuBuilder, Readback};
 pub use error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Attention and caches: what must be equal, whatever the kernel, the layout or the order of work.
 
-use wgmarlin::attention::{self, Attention, AttentionDecode, AttentionPaged, Options};
+use wgmarlin::attention::{self, AttentionDecode, AttentionPaged, MergeLse, Options};
 use wgmarlin::kernel::Random;
 use wgmarlin::kv::{CacheShape, Context, KvCache, KvFormat, KvShape, Sequence, Step};
 use wgmarlin::{DType, Error, Gpu, Tensor};
@@ -321,7 +321,7 @@ fn a_window_as_long_as_the_keys_is_none() {
     }
 }
 
-/// out = Σ exp(lseₚ)·outₚ / Σ exp(lseₚ), over parts of the keys; sinks count in one part only.
+/// Whatever the parts of the keys, and whichever kernel made them; sinks count once.
 #[test]
 fn parts_of_the_keys_merge_into_the_whole() {
     let bench = Bench::new();
@@ -336,33 +336,24 @@ fn parts_of_the_keys_merge_into_the_whole() {
             let (out, lse) = (&bench.empty(&[1, n, HQ, DV]), &bench.empty(&[1, n, HQ]));
             let workspace = &bench.workspace(1, n, kv_len);
             let options = Options { sinks, lse: Some(lse), ..Options::full(SCALE) };
-            bench
-                .0
-                .run(|r| match n {
-                    3 => attention::record_decode(
-                        r,
-                        &AttentionDecode { q, k, v, out, kv_len, options, workspace },
-                    ),
-                    _ => attention::record(r, &Attention { q, k, v, out, kv_len, options }),
-                })
-                .expect("runs");
+            let request = AttentionDecode { q, k, v, out, kv_len, options, workspace };
+            bench.0.run(|r| attention::record_any(r, &request)).expect("runs");
             (bench.read(out), bench.read(lse))
         };
         let (whole, whole_lse) = run(0..130, Some(&sinks));
         // The last part is empty: its sums are those of nothing.
-        let parts = [run(0..50, None), run(50..130, Some(&sinks)), run(130..130, None)];
-        let most = |row: usize| parts.iter().map(|p| p.1[row]).fold(f32::MIN, f32::max);
-        let merged: Vec<(Vec<f32>, f32)> = (0..n * HQ)
-            .map(|row| {
-                let weights: Vec<f32> = parts.iter().map(|p| (p.1[row] - most(row)).exp()).collect();
-                let total: f32 = weights.iter().sum();
-                let at =
-                    |c: usize| parts.iter().zip(&weights).map(|(p, w)| p.0[row * DV + c] * w).sum::<f32>();
-                ((0..DV).map(|c| at(c) / total).collect(), most(row) + total.ln())
-            })
-            .collect();
-        close(&merged.iter().flat_map(|(out, _)| out).copied().collect::<Vec<_>>(), &whole);
-        close(&merged.iter().map(|(_, lse)| *lse).collect::<Vec<_>>(), &whole_lse);
+        for (in_part, at_merge) in [(Some(&sinks), None), (None, Some(&sinks))] {
+            let parts = [run(0..50, None), run(50..130, in_part), run(130..130, None)];
+            let results: Vec<f32> = parts.iter().flat_map(|(out, _)| out).copied().collect();
+            let sums: Vec<f32> = parts.iter().flat_map(|(_, lse)| lse).copied().collect();
+            let (parts, lses) =
+                (&bench.tensor(&[3, 1, n, HQ, DV], &results), &bench.tensor(&[3, 1, n, HQ], &sums));
+            let (out, lse) = (&bench.empty(&[1, n, HQ, DV]), &bench.empty(&[1, n, HQ]));
+            let request = MergeLse { parts, lses, out, sinks: at_merge, lse: Some(lse) };
+            bench.0.run(|r| attention::record_merge(r, &request)).expect("runs");
+            close(&bench.read(out), &whole);
+            close(&bench.read(lse), &whole_lse);
+        }
     }
 }
 

@@ -35,6 +35,13 @@ struct Blocks {
     step: Step,
 }
 
+impl Kv {
+    /// The format of a cache in blocks unless the user names one.
+    pub fn own(activations: DType) -> KvFormat {
+        if activations == DType::F16 { KvFormat::F16 } else { KvFormat::F32 }
+    }
+}
+
 impl Cache {
     pub fn new(gpu: &Gpu, d: &Description, kv: Kv, activations: DType, context: usize) -> Result<Cache> {
         let store = match kv {
@@ -43,7 +50,7 @@ impl Cache {
                 Store::Rows((0..d.layers).map(|_| Ok((one()?, one()?))).collect::<wgmarlin::Result<_>>()?)
             }
             Kv { format, block } => {
-                let own = if activations == DType::F16 { KvFormat::F16 } else { KvFormat::F32 };
+                let own = Kv::own(activations);
                 let mut shape = CacheShape::contiguous(d.layers, d.kv_shape(), 1, context, context);
                 if let Some(block) = block {
                     shape.pool = KvShape { blocks: context.div_ceil(block), block, ..shape.pool };
@@ -87,6 +94,22 @@ impl Cache {
             *step = cache.step(&[(*sequence, rows)])?;
         }
         Ok(())
+    }
+
+    /// Records that of a pass's rows those of accepted drafts come first, in all layers: `path` as
+    /// [`KvCache::keep`] takes it.
+    pub fn keep(&self, r: &mut Recorder<'_, '_>, path: &Tensor) -> wgmarlin::Result<()> {
+        match &self.store {
+            Store::Rows(_) => Err(wgmarlin::Error::Unsupported {
+                what: "drafts".to_string(),
+                need: "a cache in blocks".to_string(),
+                have: "this one is of plain tensors".to_string(),
+            }),
+            Store::Blocks(blocks) => {
+                let Blocks { cache, step, .. } = &**blocks;
+                (0..cache.shape().layers).try_for_each(|layer| cache.keep(r, layer, step, path))
+            }
+        }
     }
 
     /// Of the next pass, behind `past` tokens.

@@ -71,6 +71,8 @@ pub struct Activations {
     pub ids: Tensor,
     /// U32 \[rows\]: where in the sequence.
     pub positions: Tensor,
+    /// The mask of the tree that the tokens are, unless they follow one another: [`Options::tree`].
+    pub tree: Option<Tensor>,
     /// \[rows, hidden\]: the last norm's output, which the head reads.
     pub normed: Tensor,
     x: Tensor,
@@ -200,6 +202,7 @@ impl Model {
             let options = Options {
                 window: d.windows.get(i).copied().flatten(),
                 soft_cap: d.attention_cap,
+                tree: t.tree.as_ref(),
                 ..Options::causal(d.attention_scale)
             };
             let (q, out, workspace) = (&t.q, &t.mixed, &t.workspace);
@@ -252,6 +255,7 @@ impl Model {
         Ok(Activations {
             ids: self.gpu.alloc(DType::U32, &[rows])?,
             positions: self.gpu.alloc(DType::U32, &[rows])?,
+            tree: None,
             normed: alloc(d.hidden)?,
             x: alloc(d.hidden)?,
             update: alloc(d.hidden)?,
@@ -303,6 +307,7 @@ impl Activations {
         Ok(Activations {
             ids: first(&self.ids)?,
             positions: first(&self.positions)?,
+            tree: None,
             normed: first(&self.normed)?,
             x: first(&self.x)?,
             update: first(&self.update)?,

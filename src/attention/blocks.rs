@@ -2,7 +2,9 @@
 
 use super::decode::record_paged_split;
 use super::options::BiasSteps;
-use super::{ATTENTION_PAGED, AttentionPaged, MAX_DECODE, Sizes, check_q, prefill_params, spec, within_u32};
+use super::{
+    ATTENTION_PAGED, AttentionPaged, MAX_DECODE, Options, Sizes, check_q, prefill_params, spec, within_u32,
+};
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder};
 use crate::kv::KvShape;
@@ -38,21 +40,28 @@ use crate::kv::KvShape;
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record_paged(recorder: &mut Recorder<'_, '_>, request: &AttentionPaged<'_>) -> Result<()> {
-    // With a bias, sinks and sums the tiles would need more bindings than every adapter has.
+    // The tiles have one binding for a bias, a tree or sinks: with more they would need more than every adapter has.
+    let Options { bias, tree, sinks, .. } = request.options;
+    let tiled = bias.is_none() && (tree.is_none() || sinks.is_none());
     match request.q.shape().get(1) {
-        Some(&sq) if sq > MAX_DECODE && request.options.bias.is_none() => record_tiles(recorder, request),
+        Some(&sq) if sq > MAX_DECODE && tiled => record_tiles(recorder, request),
         _ => record_paged_split(recorder, request, None),
     }
 }
 
-/// As [`record_paged`] of many queries without a bias.
+/// As [`record_paged`] of many queries without a bias, and not with both a tree and sinks.
 pub(super) fn record_tiles(recorder: &mut Recorder<'_, '_>, request: &AttentionPaged<'_>) -> Result<()> {
     let AttentionPaged { q, cache, context, out, options, .. } = *request;
-    let Some((s, _, blocks)) = check(ATTENTION_PAGED.name, request)? else { return Ok(()) };
+    let Some((s, mask, blocks)) = check(ATTENTION_PAGED.name, request)? else { return Ok(()) };
     let extras = spec::Extras::Blocks(cache.format);
-    let (tier, defines, needs) = recorder
-        .choose(&ATTENTION_PAGED, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d_v, extras).into()))?;
+    let (tier, defines, needs) = recorder.choose(&ATTENTION_PAGED, |tier| {
+        Ok(spec::prefill_variant(tier, s.dtype, [s.d, s.d_v], extras).into())
+    })?;
     let params = spec::AttentionParams {
+        bias: mask.some,
+        bias_b: mask.b,
+        bias_h: mask.h,
+        bias_q: mask.q,
         block: s.capacity.max(1),
         blocks,
         table: context.table().map_or(0, |table| table.cols() as u32),
@@ -70,7 +79,7 @@ pub(super) fn record_tiles(recorder: &mut Recorder<'_, '_>, request: &AttentionP
             &cache.v,
             if cache.format.quantised() { &cache.scales } else { q },
             context.table().unwrap_or(q),
-            options.sinks.unwrap_or(q),
+            options.sinks.or(options.tree).unwrap_or(q),
             out,
             options.lse.unwrap_or(out),
         ],

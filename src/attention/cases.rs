@@ -1,15 +1,15 @@
-//! Cases of `attention`, `attention_decode` over tensors, and `attention_merge`.
+//! Cases of `attention` and `attention_decode` over tensors.
 
-use super::cpu::{self, Problem};
-use super::decode::{Parts, merge, record_split};
+use super::cpu::Problem;
+use super::decode::record_split;
 use super::extra::{BiasOf, Extra, PLAIN};
 use super::paged_cases::paged_cases;
 use super::plan::Splits;
 use super::spec::DTYPES;
 use super::{Attention, AttentionDecode, record};
-use crate::kernel::{Case, Check, Cost, Level, Prepared, Random, Recorder, Rule};
+use crate::kernel::{Case, Cost, Level, Prepared, Random, Recorder};
 use crate::tensor::DType;
-use std::sync::Arc;
+use crate::tree::Growth;
 
 /// Operands of a case.
 #[derive(Clone, Copy, PartialEq)]
@@ -28,7 +28,7 @@ type Shape = (Level, usize, usize, usize, usize, usize, usize, usize, bool, Data
 
 /// Heads or rows that make more workgroups than one grid dimension holds. Software GPUs need seconds for so many, so
 /// the attention cases among them have no keys (every group must write its zeros) and only f32 is run.
-const MANY: usize = 66_000;
+pub(super) const MANY: usize = 66_000;
 
 pub(super) fn prefill_cases() -> Vec<Case> {
     let shapes: &[Shape] = &[
@@ -50,8 +50,9 @@ pub(super) fn prefill_cases() -> Vec<Case> {
         (Full, 1, 37, 2, 1, 64, 45, 3, true, Large),
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 2048, 32, 8, 128, 2048, 0, true, Normal),
+        (Perf, 1, 4096, 32, 8, 128, 4096, 0, true, Normal),
     ];
-    let mut all = cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Prefill));
+    let mut all = plain_cases(shapes, Call::Prefill);
     all.extend(DTYPES.into_iter().flat_map(|dtype| extra_cases(dtype, Call::Prefill)));
     all
 }
@@ -75,9 +76,9 @@ pub(super) fn decode_cases() -> Vec<Case> {
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 4096, 0, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 32_768, 0, true, Normal),
+        (Perf, 16, 1, 32, 8, 128, 4096, 0, true, Normal),
     ];
-    let mut all =
-        cases(shapes, |s| s.3, |shape, dtype| attention_case(shape, PLAIN, dtype, Call::Decode(None)));
+    let mut all = plain_cases(shapes, Call::Decode(None));
     // As the adapter would never split them: many and short, more splits than fit a subgroup, one.
     let forced: &[(u32, Shape)] = &[
         (7, (Full, 2, 8, 3, 1, 40, 20, 1, true, Normal)),
@@ -86,19 +87,27 @@ pub(super) fn decode_cases() -> Vec<Case> {
         (1, (Full, 1, 1, 8, 1, 128, 1100, 2, true, Normal)),
     ];
     for dtype in DTYPES {
-        all.extend(
-            forced.iter().map(|(n, shape)| attention_case(*shape, PLAIN, dtype, Call::Decode(Some(*n)))),
-        );
+        let some = forced.iter().filter(|(_, shape)| runs(shape, dtype));
+        all.extend(some.map(|(n, shape)| attention_case(*shape, PLAIN, dtype, Call::Decode(Some(*n)))));
         all.extend(extra_cases(dtype, Call::Decode(None)));
     }
     all.extend(paged_cases());
     all
 }
 
-/// Every shape in both dtypes, but for those of `MANY` heads or rows.
-fn cases<S: Copy>(shapes: &[S], size: impl Fn(&S) -> usize, make: impl Fn(S, DType) -> Case) -> Vec<Case> {
-    let halves = shapes.iter().filter(|s| size(s) < MANY);
-    shapes.iter().map(|&s| make(s, DType::F32)).chain(halves.map(|&s| make(s, DType::F16))).collect()
+/// Whether a shape is run in that dtype. bf16 differs from f16 in how elements are read and stored, not in what edges
+/// there are: a few shapes serve. (It cannot hold the integers of [`Large`].)
+fn runs(&(level, _, _, heads, _, d, ..): &Shape, dtype: DType) -> bool {
+    match dtype {
+        DType::F16 => heads < MANY,
+        DType::Bf16 => heads < MANY && (level != Full || d > 192),
+        _ => true,
+    }
+}
+
+fn plain_cases(shapes: &[Shape], call: Call) -> Vec<Case> {
+    let of = |dtype| shapes.iter().filter(move |shape| runs(shape, dtype)).map(move |&shape| (shape, dtype));
+    DTYPES.into_iter().flat_map(of).map(|(shape, dtype)| attention_case(shape, PLAIN, dtype, call)).collect()
 }
 
 #[derive(Clone, Copy)]
@@ -117,10 +126,13 @@ fn extra_cases(dtype: DType, call: Call) -> Vec<Case> {
         window: Some(70),
         soft_cap: Some(2.0),
         bias: Some(BiasOf::All),
+        tree: None,
         sinks: true,
         lse: true,
         d_v: 0,
     };
+    let tree = |of| Extra { tree: Some(of), ..PLAIN };
+    let branches = Extra { tree: Some(Growth::Depth(4)), bias: None, ..all };
     let shapes: &[(Shape, Extra)] = &[
         ((Quick, 2, 3, 4, 2, 64, 150, 3, true, Normal), all),
         ((Full, 1, 5, 3, 1, 40, 133, 3, true, Normal), window(1)),
@@ -139,8 +151,16 @@ fn extra_cases(dtype: DType, call: Call) -> Vec<Case> {
         ((Full, 2, 7, 3, 3, 32, 65, 0, true, Normal), summed),
         ((Full, 1, 4, 2, 1, 192, 40, 1, true, Normal), Extra { d_v: 128, ..PLAIN }),
         ((Full, 2, 4, 2, 1, 40, 140, 1, true, Normal), Extra { d_v: 256, ..all }),
+        ((Quick, 2, 5, 4, 2, 64, 150, 3, true, Normal), tree(Growth::Depth(8))),
+        ((Full, 2, 7, 6, 2, 64, 301, 1, true, Normal), branches),
+        ((Full, 1, 6, 3, 1, 40, 92, 0, true, Normal), tree(Growth::Chain)),
+        ((Full, 3, 8, 4, 4, 128, 120, 2, true, Normal), tree(Growth::Star)),
+        ((Full, 3, 3, 2, 1, 80, 90, 1, true, Normal), tree(Growth::Star)),
+        // Nodes deeper than the window.
+        ((Full, 2, 8, 2, 1, 96, 200, 0, true, Normal), Extra { window: Some(3), ..tree(Growth::Depth(6)) }),
     ];
-    shapes.iter().map(|&(shape, extra)| attention_case(shape, extra, dtype, call)).collect()
+    let some = shapes.iter().filter(|(shape, extra)| runs(shape, dtype) || (extra.d_v > 192));
+    some.map(|&(shape, extra)| attention_case(shape, extra, dtype, call)).collect()
 }
 
 fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case {
@@ -238,58 +258,4 @@ pub(super) fn large(
         second.copy_from_slice(first);
     }
     (q, k)
-}
-
-pub(super) fn merge_cases() -> Vec<Case> {
-    let shapes: &[(Level, usize, usize, usize, bool)] = &[
-        (Quick, 4, 3, 64, false),
-        (Quick, 6, 2, 64, true),
-        (Full, 1, 2, 8, false),
-        (Full, 3, 31, 40, true),
-        (Full, 2, 255, 80, false),
-        (Full, 5, 256, 256, true),
-        (Full, MANY, 2, 8, false),
-        (Perf, 32, 50, 128, false),
-    ];
-    cases(shapes, |s| s.1, merge_case)
-}
-
-/// Rows of two heads, with sinks and sums if `more`.
-fn merge_case((level, rows, splits, d, more): (Level, usize, usize, usize, bool), dtype: DType) -> Case {
-    let label = format!("{rows} rows, {splits} splits × {d}{}", if more { ", sinks, lse" } else { "" });
-    Case::new(level, dtype.wgsl(), label, move |gpu, copies| {
-        let mut random = Random::new((rows * 7 + splits * 3 + d) as u64);
-        let bytes = 4 * rows * splits * (d + 2) + rows * d * dtype.size();
-        let cost = Cost { bytes: bytes as u64, flops: (2 * rows * splits * d) as u64 };
-        Prepared::sets(copies, cost, || {
-            let mut sums = random.values(rows * splits * d, DType::F32);
-            // Every fifth split of a row, and the whole of the last row, saw no key.
-            let mut stats: Vec<[f32; 2]> =
-                (0..rows * splits).map(|_| [4.0 * random.normal(), 1.5 + random.unit()]).collect();
-            for i in (0..rows * splits).filter(|i| i % 5 == 4 || i / splits == rows - 1) {
-                stats[i] = [-1e30, 0.0];
-                sums[i * d..][..d].fill(0.0);
-            }
-            let mut all = sums.clone();
-            all.extend(stats.as_flattened());
-            all.resize(all.len().next_multiple_of(4), f32::NAN);
-            let workspace = gpu.tensor(&[all.len()], &all)?;
-            let (out, lse) = (gpu.output(dtype, &[rows, d])?, gpu.output(DType::F32, &[rows])?);
-            let sinks = more.then_some([1.5f32, -0.5]);
-            let sinks_gpu = gpu.tensor(&[2], &sinks.unwrap_or_default())?;
-            let twin = Arc::new(cpu::merge(&sums, &stats, splits, d, |row| sinks.map(|s| s[row % 2])));
-            let same = twin.clone();
-            let mut checks = vec![Check::new("out", &out, Rule::stored_in(dtype), move || twin.0.clone())];
-            if more {
-                checks.push(Check::new("lse", &lse, Rule::stored_in(DType::F32), move || same.1.clone()));
-            }
-            let launch = move |recorder: &mut Recorder<'_, '_>| {
-                let (workspace, out, rows, splits, d) =
-                    (&workspace, &out, rows as u32, splits as u32, d as u32);
-                let parts = Parts { workspace, out, rows, splits, d, heads: 2 };
-                merge(recorder, &parts, more.then_some(&sinks_gpu), more.then_some(&lse))
-            };
-            Ok((launch, checks))
-        })
-    })
 }

@@ -1,8 +1,8 @@
 //! The reference: each query by itself, in f64, scores and softmax over the whole row of keys at once.
 
-use std::ops::Range;
-
 use rayon::prelude::*;
+
+use crate::kernel::Random;
 
 /// What the reference needs to know of a request: [B, Sq, Hq, D] queries over the first rows of [B, C, Hkv, D] keys and
 /// [B, C, Hkv, Dv] values.
@@ -24,18 +24,36 @@ pub struct Problem {
     pub bias: Option<(Vec<f32>, [usize; 4])>,
     /// \[Hq\]
     pub sinks: Option<Vec<f32>>,
+    /// For each sequence, or for all, the parents of the nodes that are its queries and last keys; a node whose parent
+    /// does not come before it has none.
+    pub tree: Option<Vec<Vec<u32>>>,
 }
 
 impl Problem {
     /// The keys that query `i` of sequence `b` sees: all, or those up to the query when the last query meets the last
-    /// key, and no more than the window.
-    pub(super) fn visible(&self, b: usize, i: usize) -> Range<usize> {
+    /// key, and no more than the window. In a tree, all before the nodes, and the node's branch.
+    pub(super) fn visible(&self, b: usize, i: usize) -> Vec<usize> {
         let len = self.lens[b];
         if !self.causal {
-            return 0..len;
+            return (0..len).collect();
         }
-        let end = (i + 1 + len).saturating_sub(self.sq).min(len);
-        self.window.map_or(0, |window| (i + 1 + len).saturating_sub(self.sq + window))..end
+        let mut keys: Vec<usize> = match &self.tree {
+            None => (0..(i + 1 + len).saturating_sub(self.sq).min(len)).collect(),
+            Some(trees) => {
+                let (parents, context) = (&trees[b % trees.len()], len - self.sq);
+                let mut branch = vec![i];
+                while let Some(&node) = branch.last()
+                    && (parents[node] as usize) < node
+                {
+                    branch.push(parents[node] as usize);
+                }
+                (0..context).chain(branch.into_iter().rev().map(|node| context + node)).collect()
+            }
+        };
+        if let Some(window) = self.window {
+            keys.drain(..keys.len().saturating_sub(window));
+        }
+        keys
     }
 
     /// Pairs of a query and a key that it sees.
@@ -57,6 +75,17 @@ impl Problem {
         self.lens.len() * self.sq * self.hq
     }
 
+    /// The rows of the output to compare: all, of real shapes some hundred with the first and the last among them.
+    pub fn compared(&self) -> Vec<usize> {
+        const MANY: usize = 1 << 20;
+        let all = self.queries();
+        if self.pairs() <= MANY || all <= 256 {
+            return (0..all).collect();
+        }
+        let mut random = Random::new(all as u64);
+        (0..254).map(|_| random.below(all)).chain([0, all - 1]).collect()
+    }
+
     /// The row of the cache that holds key `j` of a query.
     fn row(&self, (b, _, h): Query, j: usize) -> usize {
         (b * self.capacity + j) * self.hkv + h / (self.hq / self.hkv)
@@ -75,7 +104,7 @@ impl Problem {
             capped + f64::from(bias)
         };
         let sink = self.sinks.as_ref().map(|sinks| f64::from(sinks[h]));
-        self.visible(b, i).map(score).chain(sink).collect()
+        self.visible(b, i).into_iter().map(score).chain(sink).collect()
     }
 }
 
@@ -87,19 +116,24 @@ fn sum(scores: &[f64]) -> (f64, f64) {
 
 /// The reference: plain softmax over all scores of a row, rows in parallel. A row that sees no key is 0.
 pub fn attention(q: &[f32], k: &[f32], v: &[f32], p: &Problem) -> Vec<f64> {
-    let row = |n: usize| {
+    attention_rows(q, k, v, p, &(0..p.queries()).collect::<Vec<_>>())
+}
+
+/// As [`attention`], of some rows.
+pub fn attention_rows(q: &[f32], k: &[f32], v: &[f32], p: &Problem, rows: &[usize]) -> Vec<f64> {
+    let row = |&n: &usize| {
         let query = p.query(n);
         let scores = p.scores(&q[n * p.d..][..p.d], k, query);
         let (most, total) = sum(&scores);
         let mut out = vec![0.0; p.d_v];
-        for (j, score) in p.visible(query.0, query.1).zip(&scores) {
+        for (j, score) in p.visible(query.0, query.1).into_iter().zip(&scores) {
             let weight = (score - most).exp() / total;
             let value = &v[p.row(query, j) * p.d_v..];
             out.iter_mut().zip(value).for_each(|(o, &x)| *o += weight * f64::from(x));
         }
         out
     };
-    (0..p.queries()).into_par_iter().flat_map_iter(row).collect()
+    rows.par_iter().flat_map_iter(row).collect()
 }
 
 /// The reference of the LSE output: ln Σ exp(score), or the −1e30 that stands for ln 0.
@@ -134,6 +168,30 @@ pub(super) fn merge(
         }
         let ln = (most + total.log2()) * std::f64::consts::LN_2;
         lse.push(if total > 0.0 { ln } else { f64::from(-1e30f32) });
+    }
+    (out, lse)
+}
+
+/// The reference of the merge of results with their lse: each row by itself, Σ exp(lse)·part / Σ exp(lse).
+/// `parts` is [P, rows, D], `lses` [P, rows], `sink` that of each row, if there are any. Gives the rows and ln of their totals.
+pub fn merge_lse(
+    parts: &[f32],
+    lses: &[f32],
+    rows: usize,
+    d: usize,
+    sink: impl Fn(usize) -> Option<f32>,
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut out, mut lse) = (Vec::new(), Vec::new());
+    for row in 0..rows {
+        let seen: Vec<usize> = (row..lses.len()).step_by(rows).filter(|&p| lses[p] > -1e29).collect();
+        let sums = seen.iter().map(|&p| f64::from(lses[p])).chain(sink(row).map(f64::from));
+        let (most, total) = sum(&sums.collect::<Vec<_>>());
+        let value = |c: usize| {
+            let of = |&p: &usize| (f64::from(lses[p]) - most).exp() * f64::from(parts[p * d + c]);
+            seen.iter().map(of).sum::<f64>() / total
+        };
+        out.extend((0..d).map(|c| if seen.is_empty() { 0.0 } else { value(c) }));
+        lse.push(if total > 0.0 { most + total.ln() } else { f64::from(-1e30f32) });
     }
     (out, lse)
 }
@@ -183,6 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_real_shapes_are_sampled() {
+        let small = Problem { sq: 3, lens: vec![2, 1], ..two_keys() };
+        assert_eq!(small.compared(), [0, 1, 2, 3, 4, 5]);
+        let large = Problem { sq: 300, hq: 8, hkv: 2, lens: vec![900], ..two_keys() };
+        let rows = large.compared();
+        assert!(rows.len() == 256 && rows.iter().all(|&row| row < 2400) && rows.ends_with(&[0, 2399]));
+        let (q, k) = ([0.0, 1.0, 2.0, -1.0, 0.5, 3.0], [1.0, 0.5, 2.0, 1.5, -1.0, 0.0]);
+        let p = Problem { sq: 3, lens: vec![3], ..two_keys() };
+        let all = attention(&q, &k, &k, &p);
+        assert_eq!(attention_rows(&q, &k, &k, &p, &[2, 0]), [&all[4..6], &all[..2]].concat());
+    }
+
+    #[test]
     fn bias_sinks_and_sums() {
         // Equal scores of 0: a bias of ln 3 on the second key weighs the values 1 : 3, a sink of ln 4 halves that.
         let (k, v) = ([0.0; 4], [4.0, 0.0, 8.0, 4.0]);
@@ -204,6 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn nodes_see_the_context_and_their_branch() {
+        // Behind one key of context: 0 has the children 1 and 3, 1 has 2; 4 is a root too.
+        let tree = Some(vec![vec![9, 0, 1, 0, 4]]);
+        let p = Problem { sq: 5, lens: vec![6], capacity: 6, causal: true, tree, ..two_keys() };
+        let seen = |p: &Problem| (0..5).map(|i| p.visible(0, i)).collect::<Vec<_>>();
+        assert_eq!(seen(&p), [vec![0, 1], vec![0, 1, 2], vec![0, 1, 2, 3], vec![0, 1, 4], vec![0, 5]]);
+        // A window counts along the branch.
+        let narrow = Problem { window: Some(2), ..p };
+        assert_eq!(seen(&narrow), [[0, 1], [1, 2], [2, 3], [1, 4], [0, 5]]);
+    }
+
+    #[test]
     fn merging_weighs_by_two_to_the_maximum() {
         let near = |got: &[f64], want: f64| assert!((got[0] - want).abs() < 1e-6, "{got:?} is not {want}");
         let parts = [[0.0, 1.0], [3f32.log2(), 1.0]];
@@ -214,6 +297,23 @@ mod tests {
         near(&out, 31.0 / 8.0);
         near(&lse, 8f64.ln());
         let (out, lse) = merge(&[0.0, 0.0], &[[-1e30, 0.0]; 2], 2, 1, |_| None);
+        assert_eq!((out, lse), (vec![0.0], vec![f64::from(-1e30f32)]));
+    }
+
+    #[test]
+    fn merging_results_weighs_by_their_sums() {
+        // Two rows of one column; the second row saw nothing in the first part.
+        let (parts, lses) = ([0.0, 0.0, 4.0, 7.0], [0.0, -1e30, 3f32.ln(), 2.0]);
+        let near = |got: &[f64], want: [f64; 2]| {
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-6), "{got:?} is not {want:?}");
+        };
+        let (out, lse) = merge_lse(&parts, &lses, 2, 1, |_| None);
+        near(&out, [3.0, 7.0]);
+        near(&lse, [4f64.ln(), 2.0]);
+        let (out, lse) = merge_lse(&parts, &lses, 2, 1, |row| Some([4f32.ln(), 2.0][row]));
+        near(&out, [1.5, 3.5]);
+        near(&lse, [8f64.ln(), 2.0 + 2f64.ln()]);
+        let (out, lse) = merge_lse(&parts[..1], &[-1e30], 1, 1, |_| None);
         assert_eq!((out, lse), (vec![0.0], vec![f64::from(-1e30f32)]));
     }
 }

@@ -1,14 +1,15 @@
 //! Attention of few queries: `attention_decode` over tensors or blocks, and the merge of its parts.
 
+use super::merge::{Parts, merge};
 use super::options::BiasSteps;
 use super::plan::Splits;
 use super::{
-    ATTENTION_DECODE, ATTENTION_MERGE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks,
-    check, spec, within_u32,
+    ATTENTION_DECODE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks, check, spec,
+    within_u32,
 };
 use crate::device::Caps;
 use crate::error::{Error, Result};
-use crate::kernel::{Launch, Recorder, Tier};
+use crate::kernel::{Launch, Recorder};
 use crate::kv::KvFormat;
 use crate::tensor::{DType, Tensor};
 
@@ -56,7 +57,7 @@ pub(super) fn record_split(
     workspace.expect(kernel, "workspace", &[DType::F32], workspace.shape())?;
     let Some((s, bias)) = checked else { return Ok(()) };
     let cache = Cache {
-        format: if s.dtype == DType::F16 { KvFormat::F16 } else { KvFormat::F32 },
+        format: spec::format_of(s.dtype),
         k,
         v,
         scales: None,
@@ -66,7 +67,7 @@ pub(super) fn record_split(
         key_rows: s.hkv,
         block: s.capacity.max(1),
         blocks: 0,
-        paged: options.bias.is_some(),
+        paged: options.mask().is_some(),
     };
     launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
 }
@@ -173,7 +174,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
             cache.v,
             cache.scales.unwrap_or(q),
             cache.table.unwrap_or(q),
-            options.bias.unwrap_or(q),
+            options.mask().unwrap_or(q),
             out,
             workspace,
         ],
@@ -195,8 +196,8 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
             // Fits: within_u32 has looked at the whole workspace; unused with one split.
             stats: if splits.count > 1 { all_rows * splits.count * s.d_v } else { 0 },
             causal: u32::from(options.causal),
-            window: options.window_word(s.kv_len),
-            half: u32::from(s.dtype == DType::F16),
+            window: options.window_word(s.sq, s.kv_len),
+            kind: spec::kind(s.dtype),
             scale: options.scale * log2_e,
             soft_cap: options.soft_cap.map_or(0.0, |cap| cap * log2_e),
             blocks: cache.blocks,
@@ -212,34 +213,4 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
         merge(recorder, &parts, options.sinks, options.lse)?;
     }
     Ok(())
-}
-
-/// The parts of `rows` rows of results of width `d`, a query's heads together.
-pub(super) struct Parts<'a> {
-    pub workspace: &'a Tensor,
-    pub out: &'a Tensor,
-    pub rows: u32,
-    pub splits: u32,
-    pub d: u32,
-    pub heads: u32,
-}
-
-pub(super) fn merge(
-    recorder: &mut Recorder<'_, '_>,
-    parts: &Parts<'_>,
-    sinks: Option<&Tensor>,
-    lse: Option<&Tensor>,
-) -> Result<()> {
-    let Parts { workspace, out, rows, splits, d, heads } = *parts;
-    let (defines, needs) = spec::merge_variant(out.dtype()).into();
-    let (has_sinks, has_lse) = (u32::from(sinks.is_some()), u32::from(lse.is_some()));
-    recorder.launch(Launch {
-        spec: &ATTENTION_MERGE,
-        tier: Tier::Base,
-        defines,
-        needs,
-        binds: &[workspace, sinks.unwrap_or(workspace), out, lse.unwrap_or(out)],
-        params: spec::MergeParams { rows, splits, d4: d / 4, heads, sinks: has_sinks, lse: has_lse },
-        groups: u64::from(rows),
-    })
 }

@@ -6,6 +6,7 @@ use crate::device::Gpu;
 use crate::error::Result;
 use crate::kernel::{Check, Random, Rule};
 use crate::tensor::{DType, Tensor};
+use crate::tree::{Growth, Tree};
 
 /// What a bias differs by; by the keys it always does.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Extra {
     pub window: Option<usize>,
     pub soft_cap: Option<f32>,
     pub bias: Option<BiasOf>,
+    /// Trees that grow with the random numbers are different for each sequence, others one for all.
+    pub tree: Option<Growth>,
     pub sinks: bool,
     pub lse: bool,
     /// Width of values, 0 for that of keys.
@@ -29,7 +32,7 @@ pub(super) struct Extra {
 }
 
 pub(super) const PLAIN: Extra =
-    Extra { window: None, soft_cap: None, bias: None, sinks: false, lse: false, d_v: 0 };
+    Extra { window: None, soft_cap: None, bias: None, tree: None, sinks: false, lse: false, d_v: 0 };
 
 /// The same, with operands on the GPU.
 pub(super) struct Extras {
@@ -37,6 +40,7 @@ pub(super) struct Extras {
     causal: bool,
     extra: Extra,
     bias: Option<Tensor>,
+    tree: Option<Tensor>,
     sinks: Option<Tensor>,
     lse: Option<Tensor>,
 }
@@ -48,6 +52,7 @@ impl Extra {
             self.window.map(|n| format!("window {n}")),
             self.soft_cap.map(|cap| format!("cap {cap}")),
             self.bias.map(|of| format!("bias of {of:?}").to_lowercase()),
+            self.tree.map(|growth| format!("tree of {}", growth.label())),
             flag(self.sinks, "sinks"),
             flag(self.lse, "lse"),
             (self.d_v != 0).then(|| format!("values of {}", self.d_v)),
@@ -67,11 +72,20 @@ impl Extra {
             };
             (random.values(shape.iter().product(), DType::F32), shape)
         });
+        p.tree = self.tree.map(|growth| {
+            let trees = if matches!(growth, Growth::Depth(_)) { b } else { 1 };
+            (0..trees).map(|_| growth.parents(p.sq, random)).collect()
+        });
         p.sinks = self.sinks.then(|| random.values(p.hq, DType::F32));
         let bias = p.bias.as_ref().map(|(values, shape)| gpu.tensor(shape, values)).transpose()?;
+        let tree = p.tree.as_ref().map(|trees| {
+            let masks = trees.iter().map(|parents| Tree::new(parents).map(|tree| tree.mask()));
+            gpu.tensor(&[trees.len(), p.sq, p.sq.div_ceil(32)], &masks.collect::<Result<Vec<_>>>()?.concat())
+        });
+        let tree = tree.transpose()?;
         let sinks = p.sinks.as_ref().map(|values| gpu.tensor(&[p.hq], values)).transpose()?;
         let lse = self.lse.then(|| gpu.output(DType::F32, &[b, p.sq, p.hq])).transpose()?;
-        Ok(Extras { scale: p.scale, causal: p.causal, extra: self, bias, sinks, lse })
+        Ok(Extras { scale: p.scale, causal: p.causal, extra: self, bias, tree, sinks, lse })
     }
 
     /// Elements of workspace for [B, Sq, Hq, Hkv].
@@ -87,6 +101,7 @@ impl Extras {
             window: self.extra.window,
             soft_cap: self.extra.soft_cap,
             bias: self.bias.as_ref(),
+            tree: self.tree.as_ref(),
             sinks: self.sinks.as_ref(),
             lse: self.lse.as_ref(),
             causal: self.causal,
@@ -106,8 +121,10 @@ impl Extras {
                 checks.push(Check::new(name, lse, Rule::stored_in(DType::F32), move || want.clone()).at(at));
             }
         }
-        let (p, rule) = (p.clone(), Rule::stored_in(out.dtype()));
-        checks.push(Check::new("out", out, rule, move || cpu::attention(&q, &k, &v, &p)));
+        let (p, rule, rows) = (p.clone(), Rule::stored_in(out.dtype()), p.compared());
+        let at = rows.iter().flat_map(|row| row * p.d_v..(row + 1) * p.d_v).collect();
+        let want = move || cpu::attention_rows(&q, &k, &v, &p, &rows);
+        checks.push(Check::new("out", out, rule, want).at(at));
         checks
     }
 }

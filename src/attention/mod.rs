@@ -5,16 +5,21 @@
 //! * [`record_decode`]: 1 to 8 queries; the keys are split over workgroups and the parts merged ("Flash-Decoding",
 //!   Dao et al., 2023);
 //! * [`record_any`]: one of the two, by the number of queries;
+//! * [`record_merge`]: results over parts of the keys, merged into those over all;
 //! * [`record_paged`]: as `record_any`, over the blocks of a [`KvBlocks`] ("PagedAttention", Kwon et al., 2023).
 //!
 //! All scores, sums and maxima are f32, whatever the storage. A query that sees no key gives 0. What lies behind
-//! the last key of a sequence in its cache is never used.
+//! the last key of a sequence in its cache is never used. The nodes of a tree of drafts are one more mask of all of
+//! them ([`Options::tree`]).
 
 mod blocks;
 mod cases;
 mod cpu;
 mod decode;
 mod extra;
+mod merge;
+mod merge_spec;
+mod msl;
 mod options;
 mod paged_cases;
 mod plan;
@@ -23,11 +28,13 @@ mod spec;
 mod tests;
 
 pub use blocks::record_paged;
-pub use cpu::{Problem, attention, lse};
+pub use cpu::{Problem, attention, lse, merge_lse};
 pub use decode::record_decode;
+pub use merge::{MergeLse, record_merge};
+pub use merge_spec::{ATTENTION_MERGE, MERGE_LSE};
 pub use options::Options;
 pub use plan::{merged_workspace_len, workspace_len};
-pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_MERGE, ATTENTION_PAGED};
+pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_PAGED};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder};
@@ -41,7 +48,7 @@ pub const MAX_DECODE: usize = 8;
 /// Attention of many queries.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
-    /// \[B, Sq, Hq, D\], f32 or f16; D a multiple of 8 up to 256.
+    /// \[B, Sq, Hq, D\], f32, f16 or bf16; D a multiple of 8 up to 256.
     pub q: &'a Tensor,
     /// \[B, C, Hkv, D\], like `q`; Hq a multiple of Hkv: query head h reads KV head h / (Hq / Hkv).
     pub k: &'a Tensor,
@@ -57,7 +64,7 @@ pub struct Attention<'a> {
 /// Attention of few queries over many keys.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionDecode<'a> {
-    /// \[B, Sq, Hq, D\], f32 or f16; Sq at most 8 ([`MAX_DECODE`]) for [`record_decode`]; D a multiple of 8 up to 256.
+    /// \[B, Sq, Hq, D\], f32, f16 or bf16; Sq at most 8 ([`MAX_DECODE`]) for [`record_decode`]; D a multiple of 8 up to 256.
     pub q: &'a Tensor,
     /// \[B, C, Hkv, D\], like `q`; Hq a multiple of Hkv.
     pub k: &'a Tensor,
@@ -76,7 +83,7 @@ pub struct AttentionDecode<'a> {
 /// Attention over a cache in blocks, of any format.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionPaged<'a> {
-    /// \[B, Sq, Hq, D\], f32 or f16. Any Sq, so that prompts can be read in pieces.
+    /// \[B, Sq, Hq, D\], f32, f16 or bf16. Any Sq, so that prompts can be read in pieces.
     pub q: &'a Tensor,
     /// Keys of width D, values of width Dv; Hq a multiple of its heads.
     pub cache: &'a KvBlocks,
@@ -85,7 +92,8 @@ pub struct AttentionPaged<'a> {
     /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     pub options: Options<'a>,
-    /// As [`AttentionDecode::workspace`], for the longest sequence. Not used for more than 8 queries without a bias.
+    /// As [`AttentionDecode::workspace`], for the longest sequence. Not used for more than 8 queries without a bias, and
+    /// without sinks of a tree.
     pub workspace: &'a Tensor,
 }
 
@@ -125,7 +133,7 @@ impl Sizes {
 
 /// Checks the queries; their shape.
 fn check_q(kernel: &'static str, q: &Tensor) -> Result<[usize; 4]> {
-    q.expect(kernel, "q", &[DType::F32, DType::F16], q.shape())?;
+    q.expect(kernel, "q", &spec::DTYPES, q.shape())?;
     let &[b, sq, hq, d] = q.shape() else {
         return Err(Error::shape(kernel, "q", q.shape(), "[B, Sq, Hq, D]"));
     };
@@ -206,8 +214,8 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
     let Some((s, bias)) = check(ATTENTION.name, request)? else { return Ok(()) };
     let Attention { q, k, v, out, options, .. } = *request;
     let extras = if options.extras() || s.d_v != s.d { spec::Extras::Tensors } else { spec::Extras::None };
-    let (tier, defines, needs) =
-        recorder.choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d_v, extras).into()))?;
+    let (tier, defines, needs) = recorder
+        .choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, [s.d, s.d_v], extras).into()))?;
     let groups = s.b * s.hkv * s.tiles();
     recorder.launch(Launch {
         spec: &ATTENTION,
@@ -219,7 +227,7 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
             q,
             k,
             v,
-            options.bias.unwrap_or(q),
+            options.mask().unwrap_or(q),
             options.sinks.unwrap_or(q),
             out,
             options.lse.unwrap_or(out),
@@ -249,7 +257,7 @@ fn prefill_params(s: &Sizes, options: &Options<'_>) -> spec::AttentionParams {
         causal: u32::from(options.causal),
         scale: options.scale,
         e4: s.d_v / 4,
-        window: options.window_word(s.kv_len),
+        window: options.window_word(s.sq, s.kv_len),
         soft_cap: options.soft_cap.unwrap_or(0.0),
         sinks: u32::from(options.sinks.is_some()),
         lse: u32::from(options.lse.is_some()),

@@ -20,6 +20,11 @@ pub struct Options<'a> {
     /// f32 \[B, Hq, Sq, Sk or more\], any of the first three 1 for all: added to the score of query and key. Finite;
     /// −1e30 masks.
     pub bias: Option<&'a Tensor>,
+    /// U32 \[B or 1, Sq, ⌈Sq / 32⌉\]: the queries are the nodes of a tree of drafts, and so are the last Sq keys, in the
+    /// same order, parents before children. Query i sees all keys before them, and of the nodes up to itself those
+    /// whose bit is set: bit j % 32 of word j / 32 for node j. [`tree::record_mask`](crate::tree::record_mask) makes it
+    /// of parents ("SpecInfer", Miao et al., 2023). A window counts along the branch. With a causal mask, without a bias.
+    pub tree: Option<&'a Tensor>,
     /// f32 \[Hq\], finite: for each head the score of one more key that all queries see, whose value is 0
     /// ("attention sinks", as gpt-oss has them, 2025).
     pub sinks: Option<&'a Tensor>,
@@ -28,8 +33,8 @@ pub struct Options<'a> {
     pub lse: Option<&'a Tensor>,
 }
 
-/// How a shader finds the bias: whether there is one, and its steps from sequence to sequence, head to head, query to
-/// query.
+/// How a shader finds the bias or the tree: 0 for none, [`BIAS`] or [`TREE`], and the steps from sequence to sequence,
+/// head to head, query to query. A tree is the same for all heads; its window stands in place of their step.
 #[derive(Clone, Copy, Default)]
 pub(super) struct BiasSteps {
     pub some: u32,
@@ -38,11 +43,14 @@ pub(super) struct BiasSteps {
     pub q: u32,
 }
 
+pub(super) const BIAS: u32 = 1;
+pub(super) const TREE: u32 = 2;
+
 impl<'a> Options<'a> {
     /// The usual mask of a language model.
     pub const fn causal(scale: f32) -> Options<'a> {
-        let (window, soft_cap, bias, sinks, lse) = (None, None, None, None, None);
-        Options { scale, causal: true, window, soft_cap, bias, sinks, lse }
+        let (window, soft_cap, bias, tree, sinks, lse) = (None, None, None, None, None, None);
+        Options { scale, causal: true, window, soft_cap, bias, tree, sinks, lse }
     }
 
     /// Every query sees every key.
@@ -53,7 +61,12 @@ impl<'a> Options<'a> {
     /// Whether it asks for more than a scale and a causal mask.
     pub(super) fn extras(&self) -> bool {
         let Options { window, soft_cap, .. } = self;
-        window.is_some() || soft_cap.is_some() || self.bias.is_some() || self.merged()
+        window.is_some() || soft_cap.is_some() || self.mask().is_some() || self.merged()
+    }
+
+    /// The bias or the tree, which share a binding.
+    pub(super) fn mask(&self) -> Option<&'a Tensor> {
+        self.bias.or(self.tree)
     }
 
     /// Whether `attention_decode` needs the merge even of one part.
@@ -87,6 +100,9 @@ impl<'a> Options<'a> {
         if let Some(lse) = self.lse {
             lse.expect(kernel, "lse", &[DType::F32], &[b, sq, hq])?;
         }
+        if let Some(tree) = self.tree {
+            return self.check_tree(kernel, tree, [b, sq], kv_len);
+        }
         let Some(bias) = self.bias else { return Ok(BiasSteps::default()) };
         bias.expect(kernel, "bias", &[DType::F32], bias.shape())?;
         let want = || {
@@ -103,11 +119,49 @@ impl<'a> Options<'a> {
         let step = |has: usize, step: usize| if has > 1 { step as u32 } else { 0 };
         let (q, h, b) =
             (step(bias_q, keys), step(bias_h, bias_q * keys), step(bias_b, bias_h * bias_q * keys));
-        Ok(BiasSteps { some: 1, b, h, q })
+        Ok(BiasSteps { some: BIAS, b, h, q })
     }
 
-    /// The window as shaders have it, over at most `kv_len` keys: 0 for none.
-    pub(super) fn window_word(&self, kv_len: u32) -> u32 {
-        self.window.and_then(|n| u32::try_from(n).ok()).filter(|&n| n < kv_len).unwrap_or(0)
+    fn check_tree(
+        &self,
+        kernel: &'static str,
+        tree: &Tensor,
+        [b, sq]: [usize; 2],
+        kv_len: usize,
+    ) -> Result<BiasSteps> {
+        if !self.causal {
+            return Err(Error::value(kernel, "tree", tree.shape(), "None without a causal mask"));
+        }
+        if self.bias.is_some() {
+            return Err(Error::value(
+                kernel,
+                "tree",
+                tree.shape(),
+                "None with a bias, which can mask as well",
+            ));
+        }
+        let words = sq.div_ceil(32);
+        let of = if tree.shape().first() == Some(&1) { 1 } else { b };
+        tree.expect(kernel, "tree", &[DType::U32], &[of, sq, words])?;
+        if kv_len < sq {
+            let want = format!("at least the {sq} nodes of the tree");
+            return Err(Error::value(kernel, "number of keys", kv_len, want));
+        }
+        within_u32(&format!("{kernel}: tree"), tree.len() as u64)?;
+        // Fits, as the whole does.
+        let step = if of > 1 { sq * words } else { 0 };
+        Ok(BiasSteps { some: TREE, b: step as u32, h: word(self.window, kv_len as u64), q: words as u32 })
     }
+
+    /// The window as shaders have it, over at most `kv_len` keys: 0 for none. That of a tree is wide enough for any of
+    /// its `sq` nodes, which may be no deeper than the first; what is too wide then is cut off node by node.
+    pub(super) fn window_word(&self, sq: u32, kv_len: u32) -> u32 {
+        let more = if self.tree.is_some() { sq as usize } else { 0 };
+        word(self.window.map(|n| n.saturating_add(more)), u64::from(kv_len))
+    }
+}
+
+/// A window over fewer keys than there are, or 0.
+fn word(window: Option<usize>, kv_len: u64) -> u32 {
+    window.and_then(|n| u32::try_from(n).ok()).filter(|&n| u64::from(n) < kv_len).unwrap_or(0)
 }

@@ -13,6 +13,7 @@ use crate::kernel::Level::{Full, Perf, Quick};
 use crate::kernel::{Case, Cost, Level, Prepared, Random, Recorder, round_to};
 use crate::kv::{self, Context, KvBlocks, KvFormat, KvShape};
 use crate::tensor::{DType, Tensor};
+use crate::tree::Growth;
 use Data::{Large, Normal};
 
 /// A call over blocks.
@@ -48,10 +49,12 @@ pub(super) fn tile_cases() -> Vec<Case> {
     let wide = |d, d_v, shape| Shape { d, d_v, ..shape };
     let contiguous = |shape| Shape { paged: false, ..shape };
     let some = Extra { sinks: true, lse: true, soft_cap: Some(2.0), window: Some(40), ..PLAIN };
+    let tree = |of| Extra { tree: Some(of), ..PLAIN };
     let each = [
         // The last block is half full, the second sequence is empty, in the third the first queries see nothing.
         Shape { extra: some, ..shape(Quick, 10, 4, 2, &[90, 0, 7], 8) },
         shape(Full, 65, 2, 1, &[300, 70], 24),
+        Shape { extra: tree(Growth::Depth(8)), ..shape(Full, 64, 4, 2, &[64, 300, 91], 16) },
     ];
     let more = [
         wide(8, 256, shape(Full, 33, 6, 2, &[40, 70, 64], 32)),
@@ -59,6 +62,13 @@ pub(super) fn tile_cases() -> Vec<Case> {
         wide(80, 192, shape(Full, 64, 1, 1, &[64, 128, 127], 16)),
         wide(40, 72, contiguous(Shape { causal: false, ..shape(Full, 12, 9, 3, &[131; 3], 5) })),
         Shape { data: Large, ..shape(Full, 20, 2, 1, &[77, 21], 64) },
+        Shape {
+            extra: Extra { window: Some(20), lse: true, soft_cap: Some(2.0), ..tree(Growth::Depth(30)) },
+            ..shape(Full, 70, 3, 1, &[130, 77], 8)
+        },
+        contiguous(Shape { extra: tree(Growth::Chain), ..shape(Full, 33, 2, 2, &[200; 2], 8) }),
+        wide(128, 40, Shape { extra: tree(Growth::Star), ..shape(Full, 9, 4, 1, &[9, 40, 10], 8) }),
+        Shape { extra: tree(Growth::Star), ..shape(Full, 130, 1, 1, &[200], 32) },
         // More workgroups than one grid dimension holds.
         wide(8, 8, shape(Full, 1, 66_000, 66_000, &[3], 8)),
     ];
@@ -70,6 +80,7 @@ pub(super) fn tile_cases() -> Vec<Case> {
         all.extend([&each[0], &real].map(|shape| of(shape, format, DType::F16)));
     }
     all.extend(more.iter().map(|shape| of(shape, KvFormat::Int8, DType::F32)));
+    all.extend([KvFormat::Bf16, KvFormat::Int4].map(|format| of(&each[0], format, DType::Bf16)));
     all
 }
 
@@ -81,10 +92,12 @@ pub(super) fn paged_cases() -> Vec<Case> {
         window: Some(40),
         soft_cap: Some(2.0),
         bias: Some(BiasOf::All),
+        tree: None,
         sinks: true,
         lse: true,
         d_v: 0,
     };
+    let tree = |of| Extra { tree: Some(of), ..PLAIN };
     // In every format, with as few specialisations as serve: drivers need seconds for each.
     let each = [
         // The last block of the first sequence is half full, the second sequence is empty.
@@ -96,6 +109,7 @@ pub(super) fn paged_cases() -> Vec<Case> {
         Shape { data: Large, ..shape(Full, 2, 2, 1, &[300, 77], 64) },
         Shape { splits: Some(9), ..shape(Full, 1, 9, 3, &[40, 700, 5], 40) },
         Shape { extra: all, ..shape(Full, 2, 4, 2, &[90, 0, 33], 8) },
+        Shape { extra: tree(Growth::Depth(4)), ..shape(Full, 8, 4, 2, &[8, 333, 30], 8) },
     ];
     let more = [
         shape(Full, 1, 1, 1, &[1], 8),
@@ -104,6 +118,21 @@ pub(super) fn paged_cases() -> Vec<Case> {
         wide(80, 192, shape(Full, 8, 2, 2, &[5, 128, 127], 24)),
         wide(128, 128, contiguous(shape(Full, 2, 16, 2, &[515, 515], 5))),
         contiguous(Shape { causal: false, ..shape(Full, 4, 9, 3, &[131; 3], 5) }),
+        Shape { extra: tree(Growth::Star), ..shape(Full, 1, 4, 1, &[1, 70], 8) },
+        wide(
+            128,
+            128,
+            contiguous(Shape { extra: tree(Growth::Chain), ..shape(Full, 5, 8, 2, &[300; 2], 3) }),
+        ),
+        Shape {
+            extra: Extra { window: Some(3), ..tree(Growth::Star) },
+            ..shape(Full, 7, 2, 1, &[20, 7, 100], 16)
+        },
+        // More nodes than tiles can take with sinks.
+        Shape {
+            extra: Extra { sinks: true, lse: true, ..tree(Growth::Depth(8)) },
+            ..shape(Full, 64, 2, 1, &[90, 64], 16)
+        },
         // A piece of a prompt.
         shape(Full, 37, 3, 1, &[90, 37, 20], 16),
     ];
@@ -118,6 +147,9 @@ pub(super) fn paged_cases() -> Vec<Case> {
         all.extend(each[..3].iter().chain(&real).map(|shape| case(shape.clone(), format, DType::F16)));
     }
     all.extend(more.iter().map(|shape| case(shape.clone(), KvFormat::Int8, DType::F32)));
+    for format in [KvFormat::Bf16, KvFormat::Int4] {
+        all.extend(each[..2].iter().map(|shape| case(shape.clone(), format, DType::Bf16)));
+    }
     all
 }
 

@@ -1,8 +1,8 @@
-//! Declarations of `attention`, `attention_decode` and `attention_merge`.
+//! Declarations of `attention`, `attention_paged` and `attention_decode`.
 
-use super::cases::{decode_cases, merge_cases, prefill_cases};
+use super::cases::{decode_cases, prefill_cases};
+use super::msl;
 use super::paged_cases::tile_cases;
-use super::plan::MAX_SPLITS;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier};
 use crate::kv::KvFormat;
 use crate::tensor::DType;
@@ -18,19 +18,16 @@ params! {
     pub(super) struct DecodeParams {
         sq: u32, kv_len: u32, heads: u32, kv_heads: u32, d8: u32, e8: u32, block_rows: u32, head_rows: u32,
         key_rows: u32, block: u32, table: u32, tiles: u32, splits: u32, groups: u32, stats: u32, causal: u32,
-        window: u32, half: u32, scale: f32, soft_cap: f32, blocks: u32,
+        window: u32, kind: u32, scale: f32, soft_cap: f32, blocks: u32,
         bias: u32, bias_b: u32, bias_h: u32, bias_q: u32,
     }
 }
-params! {
-    pub(super) struct MergeParams { rows: u32, splits: u32, d4: u32, heads: u32, sinks: u32, lse: u32 }
-}
 
-const fn read(name: &'static str) -> Binding {
+pub(super) const fn read(name: &'static str) -> Binding {
     Binding { name, access: Access::Read }
 }
 
-const fn write(name: &'static str) -> Binding {
+pub(super) const fn write(name: &'static str) -> Binding {
     Binding { name, access: Access::ReadWrite }
 }
 
@@ -43,6 +40,7 @@ pub static ATTENTION: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention.wgsl", || prefill_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention.wgsl", || prefill_variants(Tier::Subgroup)),
+        tier!(Msl, "attention/attention.metal", msl::prefill_variants),
     ],
     cases: prefill_cases,
 };
@@ -66,6 +64,7 @@ pub static ATTENTION_PAGED: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention.wgsl", || paged_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention.wgsl", || paged_variants(Tier::Subgroup)),
+        tier!(Msl, "attention/attention.metal", msl::paged_variants),
     ],
     cases: tile_cases,
 };
@@ -88,22 +87,30 @@ pub static ATTENTION_DECODE: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention_decode.wgsl", || decode_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention_decode.wgsl", || decode_variants(Tier::Subgroup)),
+        tier!(Msl, "attention/attention_decode.metal", msl::decode_variants),
     ],
     cases: decode_cases,
 };
 
-/// The second launch of a split decode. One tier serves: it is bound by the latency of one short read.
-pub static ATTENTION_MERGE: KernelSpec = KernelSpec {
-    name: "attention_merge",
-    family: "attention",
-    replaces: &[],
-    params: MergeParams::FIELDS,
-    bindings: &[read("sums"), read("sinks"), write("out"), write("lse")],
-    tiers: &[tier!(Base, "attention/attention_merge.wgsl", || DTYPES.map(merge_variant).into())],
-    cases: merge_cases,
-};
+pub(super) const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
-pub(super) const DTYPES: [DType; 2] = [DType::F32, DType::F16];
+/// How a cache holds rows of a tensor.
+pub(super) const fn format_of(dtype: DType) -> KvFormat {
+    match dtype {
+        DType::F16 => KvFormat::F16,
+        DType::Bf16 => KvFormat::Bf16,
+        _ => KvFormat::F32,
+    }
+}
+
+/// The dtype as the decode shader has it.
+pub(super) const fn kind(dtype: DType) -> u32 {
+    match dtype {
+        DType::F16 => 1,
+        DType::Bf16 => 2,
+        _ => 0,
+    }
+}
 
 /// Folded rows of a prefill workgroup.
 pub(super) const TILE_ROWS: u32 = 64;
@@ -118,8 +125,17 @@ pub(super) enum Extras {
     Blocks(KvFormat),
 }
 
-/// The variant for values of width `d`.
-pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) -> Variant {
+/// The variant for keys of width `d` and values of width `d_v`.
+pub(super) fn prefill_variant(tier: Tier, dtype: DType, [d, d_v]: [u32; 2], extras: Extras) -> Variant {
+    if tier == Tier::Msl {
+        let (format, paged) = match extras {
+            Extras::Blocks(format) => (format, true),
+            _ => (format_of(dtype), false),
+        };
+        return msl::prefill_variant(dtype, format, d.max(d_v), paged);
+    }
+    // Keys pass in slices.
+    let d = d_v;
     // Up to 128 columns, 8 threads share a row; above, 16 do, so that a thread never holds more than 4 × 4 vec4s.
     let threads = if d > 128 { 16 } else { 8 };
     let columns = d.div_ceil(4 * threads);
@@ -138,7 +154,7 @@ pub(super) fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) 
             STORE = Def::Word(store.map_or("none", KvFormat::name)),
             QUANTISED = Def::Flag(store.is_some_and(KvFormat::quantised)),
             OFFSET = Def::Flag(store.is_some_and(offset)),
-            T = Def::Type(dtype.wgsl()),
+            KIND = Def::Word(dtype.wgsl()),
             TC = Def::Num(threads),
             J = Def::Num(columns),
             V_KEYS = Def::Num(v_keys),
@@ -157,7 +173,7 @@ const WIDTHS: [u32; 6] = [32, 64, 96, 128, 192, 256];
 
 fn of_widths(tier: Tier, extras: impl IntoIterator<Item = Extras> + Clone) -> Vec<Variant> {
     let all = DTYPES.into_iter().flat_map(|t| extras.clone().into_iter().map(move |e| (t, e)));
-    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, d, e))).collect()
+    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, [d, d], e))).collect()
 }
 
 fn prefill_variants(tier: Tier) -> Vec<Variant> {
@@ -209,6 +225,9 @@ pub(super) fn decode_variant(
     subgroup: u32,
 ) -> Result<(Variant, u32), String> {
     const THREADS: u32 = 128;
+    if tier == Tier::Msl {
+        return Ok(msl::decode_variant(dtype, store.format, rows, d));
+    }
     let (lanes, pieces) = team(d, if tier == Tier::Base { 16 } else { subgroup });
     if pieces > 4 {
         return Err(format!("subgroups of more than {lanes} lanes for a head size of {d}"));
@@ -268,22 +287,4 @@ fn decode_variants(tier: Tier) -> Vec<Variant> {
         }
     }
     variants
-}
-
-pub(super) fn merge_variant(dtype: DType) -> Variant {
-    const THREADS: u32 = MAX_SPLITS as u32;
-    Variant {
-        defines: defines![
-            SUBGROUP = Def::Flag(false),
-            T = Def::Type(dtype.wgsl()),
-            THREADS = Def::Num(THREADS),
-        ],
-        needs: Needs {
-            f16: dtype == DType::F16,
-            // The reduction's scratch, the weights, a vec4 for each thread.
-            workgroup_storage: THREADS * 4 * (1 + 1 + 4),
-            threads: THREADS,
-            ..Needs::default()
-        },
-    }
 }

@@ -183,6 +183,33 @@ fn wrong_calls_are_named() {
 }
 
 #[test]
+fn wrong_merges_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");
+    let f32s = |shape: &[usize]| make(DType::F32, shape);
+    let (parts, lses, out) = (f32s(&[3, 2, 5, 4, 16]), f32s(&[3, 2, 5, 4]), f32s(&[2, 5, 4, 16]));
+    let good = MergeLse { parts: &parts, lses: &lses, out: &out, sinks: None, lse: None };
+    gpu.run(|r| record_merge(r, &good)).expect("a right call");
+    let (none, many) = (f32s(&[0, 2, 5, 4, 16]), f32s(&[257, 1, 1, 1, 8]));
+    let (odd, words) = (f32s(&[3, 2, 5, 4, 12]), make(DType::U32, &[3, 2, 5, 4, 16]));
+    let wrong = [
+        (MergeLse { parts: &lses, ..good }, "parts is [3, 2, 5, 4], needs [P, B, Sq, Hq, D]"),
+        (MergeLse { parts: &words, ..good }, "parts's dtype is U32"),
+        (MergeLse { parts: &none, ..good }, "number of parts P is 0, needs 1 to 256"),
+        (MergeLse { parts: &many, ..good }, "number of parts P is 257"),
+        (MergeLse { parts: &odd, ..good }, "parts' head size D is 12"),
+        (MergeLse { lses: &out, ..good }, "lses is [2, 5, 4, 16], needs [3, 2, 5, 4]"),
+        (MergeLse { out: &lses, ..good }, "out is [3, 2, 5, 4], needs [2, 5, 4, 16]"),
+        (MergeLse { sinks: Some(&lses), ..good }, "sinks is [3, 2, 5, 4], needs [4]"),
+        (MergeLse { lse: Some(&out), ..good }, "lse is [2, 5, 4, 16], needs [2, 5, 4]"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record_merge(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("merge_lse: ") && error.contains(want), "{error} is not {want}");
+    }
+}
+
+#[test]
 fn wrong_options_are_named() {
     let gpu = Gpu::new().expect("an adapter");
     let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");

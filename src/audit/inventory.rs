@@ -1,6 +1,6 @@
 //! The 37 Metal source files that this crate replaces, what each of them asks for, and how much of that is there.
 
-use super::report::{Row, State};
+use super::rows::{Row, State};
 use super::stages::Stage;
 use crate::kernel::KernelSpec;
 
@@ -119,7 +119,8 @@ pub static INVENTORY: &[UpstreamFile] = files! {
     "sliding_window_attention" 4: "attention" "window", "attention_decode" "window";
     "sparse" 13: "gemm_sparse" "";
     "sparse_gemm" 2: "gemm_sparse" "fp4";
-    "tree_attention" 4: "attention_tree" "";
+    "tree_attention" 4: "attention" "tree", "attention_decode" "tree", "attention_paged" "tree", "tree_mask" "",
+        "tree_accept" "", "tree_sampled" "";
     "vision_preprocess" 16: "image_resize" "", "image_normalize" "", "patchify" "";
     "fusion/attention_residual" 5: "qgemm" "fp4 residual", "qgemv" "fp4 residual", "qgemm" "fp4 norm";
     "fusion/gated_mlp" 5: "gate_up" "fp4", "norm_gate_up_gemv" "fp4", "qgemm" "fp4 residual";

@@ -6,15 +6,16 @@
 // scores are made, then the 64 × 32 probabilities and a few rows of V. So every head size fits the smallest adapter.
 // Slices are XOR-swizzled by row: threads of a subgroup read one column of many rows without bank conflicts.
 // EXTRAS == paged (attention_paged): keys and values are rows of a cache in blocks, decoded as they are staged.
-#if T == f16
-enable f16;
-#endif
+//!include "common/fours.wgsl"
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
 #if EXTRAS == paged
 //!include "common/kv_decode.wgsl"
 #elif EXTRAS == tensors
 //!include "common/bias.wgsl"
+#endif
+#if EXTRAS != none
+//!include "common/tree.wgsl"
 #endif
 
 struct Params {
@@ -28,7 +29,7 @@ struct Params {
     e4: u32,       // vec4s of a row of V
     window: u32,   // keys that a query sees; 0 for all
     soft_cap: f32, // 0 for none
-    sinks: u32, lse: u32, bias: u32, // whether there are any
+    sinks: u32, lse: u32, bias: u32, // whether there are any; bias: 2 for a tree
     bias_b: u32, bias_h: u32, bias_q: u32, // steps of the bias from sequence to sequence, head to head, query to query
     // paged:
     block: u32,    // rows of a block
@@ -36,21 +37,21 @@ struct Params {
     table: u32,    // words of a sequence in the table: its length, then its blocks; 0 for block = sequence
 }
 var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> q: array<vec4<T>>;
+@group(0) @binding(0) var<storage, read> q: array<Fours>;
 #if EXTRAS == paged
 @group(0) @binding(1) var<storage, read> k: array<Raw>;
 @group(0) @binding(2) var<storage, read> v: array<Raw>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
 @group(0) @binding(4) var<storage, read> table: array<u32>;
-@group(0) @binding(5) var<storage, read> sinks: array<f32>;
-@group(0) @binding(6) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(5) var<storage, read> sinks: array<u32>; // f32, or the words of a tree
+@group(0) @binding(6) var<storage, read_write> out: array<Fours>;
 @group(0) @binding(7) var<storage, read_write> lse: array<f32>;
 #else
-@group(0) @binding(1) var<storage, read> k: array<vec4<T>>;
-@group(0) @binding(2) var<storage, read> v: array<vec4<T>>;
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(1) var<storage, read> k: array<Fours>;
+@group(0) @binding(2) var<storage, read> v: array<Fours>;
+@group(0) @binding(3) var<storage, read> bias: array<u32>; // f32, or the words of a tree
 @group(0) @binding(4) var<storage, read> sinks: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<T>>;
+@group(0) @binding(5) var<storage, read_write> out: array<Fours>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 #endif
 
@@ -107,6 +108,15 @@ fn first_visible(row: u32, len: u32) -> u32 {
     return u32(max(i32(position + len) + 1 - i32(params.sq) - i32(params.window), 0));
 }
 
+// Which of a thread's four rows see a key that the causal mask lets through.
+fn seen_in_tree(row0: u32, key: u32, len: u32, sequence: u32) -> vec4<bool> {
+    if params.bias != TREE || (params.bias_h == 0u && key + params.sq < len) { return vec4(true); }
+    return vec4(
+        tree_sees(row0, key, len, sequence), tree_sees(row0 + 16u, key, len, sequence),
+        tree_sees(row0 + 32u, key, len, sequence), tree_sees(row0 + 48u, key, len, sequence),
+    );
+}
+
 // A score under the cap. Past ±10 tanh is ±1 in f32, and some implementations overflow.
 fn bent(score: vec4<f32>) -> vec4<f32> {
     if params.soft_cap <= 0.0 { return score; }
@@ -114,7 +124,13 @@ fn bent(score: vec4<f32>) -> vec4<f32> {
 }
 #endif
 
-#if EXTRAS == paged
+#if EXTRAS == tensors
+fn mask_word(at: u32) -> u32 { return bias[at]; }
+fn sink_of(head: u32) -> f32 { return sinks[head]; }
+#elif EXTRAS == paged
+fn mask_word(at: u32) -> u32 { return sinks[at]; }
+fn sink_of(head: u32) -> f32 { return bitcast<f32>(sinks[head]); }
+
 // Where a key's rows are. A wild number of a block stands for the last.
 fn row_of(key: u32, sequence: u32, head: u32) -> u32 {
     let at = key / params.block;
@@ -230,7 +246,7 @@ fn main(place: Place) {
             let column = min(c, d4 - 1u);
             for (var n = 0u; n < Q_LOADS; n++) {
                 let row = id / 8u + n * (THREADS / 8u);
-                let value = vec4<f32>(q[q_at[n] + column]);
+                let value = widen(q[q_at[n] + column]);
                 pool[row * 8u + ((id ^ row) & 7u)] = select(vec4<f32>(), value, inside);
             }
 #if EXTRAS == paged
@@ -248,7 +264,7 @@ fn main(place: Place) {
             for (var n = 0u; n < K_LOADS; n++) {
                 let key = id / 8u + n * (THREADS / 8u);
                 // Keys past the end are masked; their loads repeat the last one, as what lies behind is not ours.
-                let value = vec4<f32>(k[kv_first + min(key0 + key, end - 1u) * kv_stride + column]);
+                let value = widen(k[kv_first + min(key0 + key, end - 1u) * kv_stride + column]);
                 pool[V_AT + key * 8u + ((id ^ key) & 7u)] = select(vec4<f32>(), value, inside);
             }
 #endif
@@ -273,12 +289,13 @@ fn main(place: Place) {
             let key = key0 + spot.tc + TC * i;
             var score = bent(s[i] * params.scale);
 #if EXTRAS == tensors
-            if params.bias != 0u {
+            if params.bias == 1u {
                 let at = bias_at + min(key, end - 1u);
-                score += vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
+                score += bitcast<vec4<f32>>(vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]));
             }
 #endif
-            s[i] = select(vec4(MASKED), score, (vec4(key) < limit) & (vec4(key) >= low));
+            let seen = (vec4(key) < limit) & (vec4(key) >= low) & seen_in_tree(row0, key, len, batch);
+            s[i] = select(vec4(MASKED), score, seen);
 #else
             s[i] = select(vec4(MASKED), s[i] * params.scale, vec4(key0 + spot.tc + TC * i) < limit);
 #endif
@@ -292,7 +309,8 @@ fn main(place: Place) {
             let key = spot.tc + TC * i;
             // A row that has seen nothing yet has the sentinel as its maximum, so the mask is applied here too.
 #if EXTRAS != none
-            let seen = (vec4(key0 + key) < limit) & (vec4(key0 + key) >= low);
+            let at = key0 + key;
+            let seen = (vec4(at) < limit) & (vec4(at) >= low) & seen_in_tree(row0, at, len, batch);
             let p = select(vec4<f32>(), exp(s[i] - most), seen);
 #else
             let p = select(vec4<f32>(), exp(s[i] - most), vec4(key0 + key) < limit);
@@ -319,9 +337,9 @@ fn main(place: Place) {
             for (var i = id; i < V_KEYS * WIDTH; i += THREADS) {
                 let key = min(key0 + part + i / WIDTH, end - 1u);
 #if EXTRAS == tensors
-                pool[V_AT + i] = vec4<f32>(v[v_first + key * v_stride + min(i % WIDTH, e4 - 1u)]);
+                pool[V_AT + i] = widen(v[v_first + key * v_stride + min(i % WIDTH, e4 - 1u)]);
 #else
-                pool[V_AT + i] = vec4<f32>(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
+                pool[V_AT + i] = widen(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
 #endif
             }
 #endif
@@ -345,7 +363,7 @@ fn main(place: Place) {
     var fade = vec4(1.0);
     if params.sinks != 0u {
         var sink = vec4<f32>();
-        for (var i = 0u; i < 4u; i++) { sink[i] = sinks[head * ratio + (row0 + 16u * i) % ratio]; }
+        for (var i = 0u; i < 4u; i++) { sink[i] = sink_of(head * ratio + (row0 + 16u * i) % ratio); }
         let most = max(top, sink);
         fade = exp(top - most);
         total = total * fade + exp(sink - most);
@@ -368,7 +386,7 @@ fn main(place: Place) {
             let at = head_at * columns;
             for (var j = 0u; j < J; j++) {
                 let column = j * TC + spot.tc;
-                if column < columns { out[at + column] = vec4<T>(acc[4u * j + i] * norm[i]); }
+                if column < columns { out[at + column] = narrow(acc[4u * j + i] * norm[i]); }
             }
         }
     }

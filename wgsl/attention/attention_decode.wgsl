@@ -7,9 +7,10 @@
 // With one split the result is stored; with more, unnormalised sums, then row maxima (log2) and totals, for the merge.
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
+//!include "common/kinds.wgsl"
 //!include "common/kv_decode.wgsl"
 #if PAGED
-//!include "common/bias.wgsl"
+//!include "common/decode_mask.wgsl"
 #endif
 
 struct Params {
@@ -27,11 +28,11 @@ struct Params {
     stats: u32,        // where the maxima and totals start in the workspace
     causal: u32,
     window: u32,       // keys that a query sees, itself included; 0 for all
-    half: u32,         // Q and out are f16
+    kind: u32,         // of Q and out: 0 f32, 1 f16, 2 bf16
     scale: f32,        // with the factor log2 e
     soft_cap: f32,     // likewise; 0 for none
     blocks: u32,       // PAGED: of the cache
-    bias: u32, bias_b: u32, bias_h: u32, bias_q: u32, // PAGED: whether there is one, steps by sequence, head, query
+    bias: u32, bias_b: u32, bias_h: u32, bias_q: u32, // PAGED: 1 if there is one, steps by sequence, head, query; or a tree
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
@@ -39,7 +40,7 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> v: array<Raw>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
 @group(0) @binding(4) var<storage, read> table: array<u32>;
-@group(0) @binding(5) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read> bias: array<u32>;
 @group(0) @binding(6) var<storage, read_write> out: array<u32>;
 @group(0) @binding(7) var<storage, read_write> workspace: array<f32>;
 
@@ -189,22 +190,12 @@ fn locate(first_key: u32, last: u32, sequence: u32, head_row: u32) -> Four {
 }
 
 fn load_q(at: u32) -> Eight {
-    if params.half != 0u {
+    if params.kind != 0u {
         let raw = q[at];
-        return Eight(
-            vec4<f32>(unpack2x16float(raw.x), unpack2x16float(raw.y)),
-            vec4<f32>(unpack2x16float(raw.z), unpack2x16float(raw.w)),
-        );
+        return Eight(vec4(two_of(raw.x), two_of(raw.y)), vec4(two_of(raw.z), two_of(raw.w)));
     }
     return Eight(bitcast<vec4<f32>>(q[2u * at]), bitcast<vec4<f32>>(q[2u * at + 1u]));
 }
-
-#if PAGED
-// What is added to the score of a folded row and a key, to base 2.
-fn bias_of(row: u32, key: u32, sequence: u32, head: u32) -> f32 {
-    return bias[bias_start(row, sequence, head) + key] * LOG2_E;
-}
-#endif
 
 // A piece of Q for row `row` of the rows of a KV head; zeros past the row's end.
 fn query(row: u32, piece: u32, sequence: u32, head: u32) -> Eight {
@@ -362,20 +353,14 @@ fn main(place: Place) {
             f_{h} = params.soft_cap * tanh(clamp(f_{h} / params.soft_cap, F(-10.0), F(10.0)));
         }
 #if PAGED
-        if params.bias != 0u {
-            let bias_key_{h} = min(key + seat.own, last);
-#if FW == 1
-            f_{h} += bias_of(f_row_{h}, bias_key_{h}, sequence, head);
-#else
-#for i FW
-            f_{h}[{i}] += bias_of(f_row_{h} + {i}u, bias_key_{h}, sequence, head);
-#endfor
-#endif
-        }
+        if params.bias == 1u { f_{h} += biases(f_row_{h}, min(key + seat.own, last), sequence, head); }
 #endif
         // Keys of another split are past the end of this one.
         let own_key_{h} = FU(key + seat.own);
-        let seen_{h} = (own_key_{h} >= low_{h}) & (own_key_{h} < min(high_{h}, FU(end)));
+        var seen_{h} = (own_key_{h} >= low_{h}) & (own_key_{h} < min(high_{h}, FU(end)));
+#if PAGED
+        seen_{h} = tree_rows(seen_{h}, f_row_{h}, key + seat.own, len, sequence);
+#endif
         let most_{h} = max(top_{h}, keys_max(select(F(MASKED), f_{h}, seen_{h}), seat));
         let fade_{h} = exp2(top_{h} - most_{h});
         top_{h} = most_{h};
@@ -482,8 +467,8 @@ fn store(row: u32, column: u32, split: u32, at_0: u32, sum: vec2<f32>, top: f32,
     let columns = params.e8 * 8u;
     if params.splits == 1u {
         let value = select(vec2<f32>(), sum / total, total > 0.0);
-        if params.half != 0u {
-            out[(at * columns + column) / 2u] = pack2x16float(value);
+        if params.kind != 0u {
+            out[(at * columns + column) / 2u] = word_of(value);
         } else {
             out[at * columns + column] = bitcast<u32>(value.x);
             out[at * columns + column + 1u] = bitcast<u32>(value.y);
