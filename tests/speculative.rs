@@ -70,7 +70,7 @@ fn nor_do_they_in_any_cache() {
 #[test]
 fn nor_do_they_in_other_models() {
     let long = "the quick brown fox jumps over the lazy dog and ".repeat(8);
-    for model in ["mistral", "gemma2"] {
+    for model in ["mistral", "gemma2", "diffllama"] {
         let [accepted, ..] = equal(model, &long, "4x8", &["--paged", "16"]);
         assert!(accepted > 5, "{accepted} drafts accepted by {model}");
     }

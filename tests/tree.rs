@@ -227,6 +227,41 @@ fn what_is_accepted_is_as_if_it_had_always_been_there() {
     }
 }
 
+/// A mask without any bit, and no context: no node sees a key, not even its own.
+#[test]
+fn nodes_that_see_nothing_give_nothing() {
+    let bench = Bench::new();
+    for nodes in [5, 40] {
+        let text = Text::new(12, nodes);
+        let mask = bench.0.tensor(&[1, nodes, nodes.div_ceil(32)], &vec![0u32; nodes * nodes.div_ceil(32)]);
+        let mask = mask.expect("fits");
+        let options = Options { tree: Some(&mask), ..causal(None) };
+        let nothing = vec![0.0; nodes * HQ * DV];
+        assert_eq!(bench.plain(&text, nodes, options), nothing);
+        let mut cache = bench.cache(KvFormat::Int4, Some(8));
+        let sequence = cache.add();
+        let step = bench.feed(&mut cache, sequence, &text);
+        assert_eq!(bench.attend(&cache, &step, &text, options), nothing);
+    }
+}
+
+#[test]
+fn only_the_latest_step_s_rows_can_be_kept() {
+    let bench = Bench::new();
+    let mut cache = bench.cache(KvFormat::F16, Some(8));
+    let sequence = cache.add();
+    let path = bench.0.tensor(&[1, 2], &[0u32, 1]).expect("fits");
+    let old = cache.step(&[(sequence, 2)]).expect("room");
+    let step = cache.step(&[(sequence, 2)]).expect("room");
+    let keep = |layer, step: &Step| match bench.0.run(|r| cache.keep(r, layer, step, &path)) {
+        Ok(()) => "accepted".to_string(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(keep(0, &step), "accepted");
+    assert!(keep(0, &old).contains("step = 1, must be this cache's latest, 2"));
+    assert!(keep(1, &step).contains("layer = 1, must be below 1"));
+}
+
 #[test]
 fn wrong_masks_are_named() {
     let bench = Bench::new();
