@@ -42,7 +42,9 @@ pub(super) fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Spec> 
     for (format, top) in scaled(formats) {
         let most = f16::from_f32(65504.0 / top);
         let most = if most.to_f32() * top > 65504.0 { f16::from_bits(most.to_bits() - 1) } else { most };
-        for scale in [most, f16::MIN_POSITIVE] {
+        // Below this the values of a codebook would be subnormal halves, of fewer bits; codes are not.
+        let least = if top == 1.0 { f16::from_f32(1.0 / 1024.0) } else { f16::MIN_POSITIVE };
+        for scale in [most, least] {
             let to_f32 = (DType::F16, DType::F32);
             all.push(Spec { scales: Some(scale), dtypes: to_f32, ..new(format, (18, 34, 96)) });
         }
