@@ -1,7 +1,7 @@
 # Everything runs from here; see README.md. `make` alone lists the targets.
 SHELL := /bin/bash
 PROMPT ?= The borrow checker
-.PHONY: help setup demo test test-coop test-msl audit inventory lint bench
+.PHONY: help setup demo test test-coop test-msl audit audit-report inventory lint bench
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -32,6 +32,11 @@ test-msl:
 ## make audit      the full audit; ARGS="--perf --json audit.json" adds options
 audit: setup
 	@. .ci/env.sh && cargo run --release --example audit -- $(ARGS)
+
+## make audit-report  docs/support.md from the reports of several machines: FILES="audit-a.json audit-b.json"
+audit-report:
+	cargo run --release --quiet --example audit -- --merge $(FILES) > docs/support.md.new
+	@mv docs/support.md.new docs/support.md
 
 ## make inventory  how far each file of the replaced project has come on this adapter
 inventory: setup

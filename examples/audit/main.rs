@@ -7,7 +7,8 @@ mod parent;
 use std::process::ExitCode;
 
 use clap::Parser;
-use wgmarlin::audit::{Message, Options, audit_tier};
+use wgmarlin::audit::{Message, Options, Report, audit_tier, support_table};
+use wgmarlin::device::install_logger;
 use wgmarlin::{CATALOGUE, Gpu, KernelSpec, Tier};
 
 /// For every kernel × tier × dtype: does it compose, validate, translate to SPIR-V, MSL and HLSL, load, run, and
@@ -18,6 +19,9 @@ struct Cli {
     /// List kernels, tiers, variants and cases, and stop.
     #[arg(long)]
     list: bool,
+    /// Join reports that `--json` wrote on several machines into one table, and stop.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    merge: Vec<std::path::PathBuf>,
     /// Only this family.
     #[arg(long, value_name = "F")]
     family: Option<String>,
@@ -67,9 +71,13 @@ fn tier(name: &str) -> Result<Tier, String> {
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).build();
+    log::set_max_level(logger.filter());
+    // There is no other logger yet.
+    let _ = install_logger(logger);
     let cli = Cli::parse();
     let done = match (cli.list, cli.child.is_empty()) {
+        _ if !cli.merge.is_empty() => merge(&cli.merge),
         (true, _) => list(&cli),
         (_, false) => child(&cli),
         _ => parent::audit(&cli),
@@ -124,6 +132,31 @@ fn list(cli: &Cli) -> Result<bool, Failure> {
         for case in (spec.cases)() {
             println!("  case {} {} ({:?})", case.dtype, case.label, case.level);
         }
+    }
+    Ok(true)
+}
+
+/// Prints docs/support.md.
+fn merge(files: &[std::path::PathBuf]) -> Result<bool, Failure> {
+    let read = |path: &std::path::PathBuf| -> Result<Report, Failure> {
+        let text = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(serde_json::from_slice(&text).map_err(|e| format!("{}: {e}", path.display()))?)
+    };
+    let reports: Vec<Report> = files.iter().map(read).collect::<Result<_, _>>()?;
+    println!(
+        "# Support\n\nWritten by `make audit-report` from the reports of `audit --json`. Numbers are cases, of all dtypes: "
+    );
+    println!("those that are right, of those that there are. `–`: the adapter lacks what the tier needs.\n");
+    println!("{}", support_table(&reports));
+    for Report { adapter, rows } in &reports {
+        let failed = rows.iter().filter(|row| row.state.is_failure()).count();
+        println!(
+            "\n- {} ({}; {}): {} rows, {failed} failed",
+            adapter.name,
+            adapter.backend,
+            adapter.driver,
+            rows.len()
+        );
     }
     Ok(true)
 }

@@ -20,6 +20,7 @@ mod msl_text;
 mod report;
 mod stages;
 mod supervise;
+mod support;
 #[cfg(test)]
 mod tests;
 mod translate;
@@ -32,4 +33,5 @@ pub use msl_text::reflect_msl;
 pub use report::{Cases, Perf, Row, State, inventory_table, table};
 pub use stages::{Message, Options, Stage, Step, audit_tier, static_stages};
 pub use supervise::{Ended, supervise};
+pub use support::{Adapter, Report, support_table};
 pub use translate::{Reflection, ShaderField, disagreements, parse, translate};

@@ -188,7 +188,7 @@ pub fn inventory_table(entries: &[Entry]) -> String {
     table.trim_fmt()
 }
 
-fn plain(header: &[&str]) -> Table {
+pub(super) fn plain(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(header.to_vec());
     table
