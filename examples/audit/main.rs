@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use wgmarlin::audit::{Message, Options, Part, Stage, Step, audit_items};
+use wgmarlin::device::install_logger;
 use wgmarlin::{CATALOGUE, Gpu, KernelSpec, Tier};
 
 /// For every kernel × tier × dtype: does it compose, validate, translate to SPIR-V, MSL and HLSL, load, run, and
@@ -108,7 +109,10 @@ fn unit(text: &str) -> Result<Unit, String> {
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).build();
+    log::set_max_level(logger.filter());
+    // There is no other logger yet.
+    let _ = install_logger(logger);
     let cli = Cli::parse();
     let done = match (cli.list, cli.child) {
         (true, _) => list(&cli),
