@@ -5,17 +5,20 @@
 //! `WGMARLIN_MSL` says how much: `some` (the default; a part of the cases, two schedules), `all` (every case, three schedules),
 //! `fast-math` and `alt-layout` (every case of the Msl tier, built so).
 
+#[path = "msl_host/faults.rs"]
+mod faults;
 mod msl_host;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use faults::{FAULTS, Fault};
 use libtest_mimic::{Arguments, Failed, Trial};
 use msl_host::{Buffer, Options, Run};
 use wgmarlin::audit::{Outcome, as_apple, run_case_by_hand};
 use wgmarlin::device::MSL_CANARY;
-use wgmarlin::kernel::{Access, Case, Handed, KernelSpec, Level};
+use wgmarlin::kernel::{Access, Case, Handed, KernelSpec, Level, find};
 use wgmarlin::{CATALOGUE, Error, Gpu, Tier};
 
 /// Opened by the first test, so that listing needs no adapter. The tensors lie in its memory.
@@ -55,13 +58,13 @@ impl Plan {
         })
     }
 
-    /// Of the cases of an Msl tier all quick ones and every sixth other, of those of another tier the first of each dtype.
+    /// Of the cases of an Msl tier all quick ones and every sixteenth other, of those of another tier the first of each dtype.
     fn includes(&self, tier: Tier, number: usize, case: &Case, seen: &mut HashSet<&'static str>) -> bool {
         match (case.level, tier) {
             (Level::Perf, _) => false,
             _ if self.all => true,
             (Level::Quick, Tier::Msl) => true,
-            (Level::Full, Tier::Msl) => number.is_multiple_of(6),
+            (Level::Full, Tier::Msl) => number.is_multiple_of(16),
             _ => seen.insert(case.dtype),
         }
     }
@@ -96,6 +99,12 @@ fn main() {
             }
         }
     }
+    for fault in FAULTS.iter().filter(|_| plan.nagas) {
+        trials.push(Trial::test(format!("fault::{}: {}", fault.kernel, fault.name), move || catch(fault)));
+    }
+    if plan.nagas {
+        trials.push(Trial::test("msl_host::self-test", self_test));
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     msl_host::stop();
     for reason in REASONS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -112,13 +121,67 @@ fn main() {
     conclusion.exit();
 }
 
+/// The tool's own test: kernels that must pass, and faults that must be caught.
+fn self_test() -> Result<(), Failed> {
+    if msl_host::missing().is_some() {
+        SKIPPED.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    msl_host::self_test().map_err(Failed::from)
+}
+
+/// Plants a fault and sees that it is caught; also that the case passes without it.
+fn catch(fault: &Fault) -> Result<(), Failed> {
+    if msl_host::missing().is_some() {
+        SKIPPED.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
+    let gpu = gpu()?;
+    let spec = find(fault.kernel).ok_or("no such kernel")?;
+    let case = (spec.cases)()
+        .into_iter()
+        .find(|c| c.dtype == "f16" && c.label.contains(fault.case))
+        .ok_or("no such case")?;
+    let mut plan = Plan {
+        all: true,
+        nagas: false,
+        options: Options { orders: vec!["fwd", "rev"], ..Options::default() },
+    };
+    for alt_layout in [false, true] {
+        plan.options.alt_layout = alt_layout;
+        for planted in [false, true] {
+            let mut kinds = Vec::new();
+            let outcome = run_case_by_hand(gpu, Tier::Msl, &case, &mut |launch| {
+                let changes = if planted { fault.changes } else { &[] };
+                by_hand(gpu, launch, &plan, changes, &mut kinds)
+            });
+            if matches!(outcome, Ok(Outcome::Wrong { .. })) {
+                kinds.push("wrong".to_string());
+            }
+            let (said, expected) =
+                (format!("{outcome:?} {kinds:?}"), planted && alt_layout >= fault.alt_layout);
+            match expected {
+                false if !matches!(outcome, Ok(Outcome::Correct { .. })) => return Err(said.into()),
+                true if !kinds.iter().any(|kind| fault.caught_as.contains(&kind.as_str())) => {
+                    return Err(format!("not caught as {:?}: {said}", fault.caught_as).into());
+                }
+                _ => {}
+            }
+        }
+        if !fault.alt_layout {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn check(spec: &KernelSpec, tier: Tier, case: &Case, plan: &Plan) -> Result<(), Failed> {
     if msl_host::missing().is_some() {
         SKIPPED.fetch_add(1, Ordering::Relaxed);
         return Ok(());
     }
     let gpu = gpu()?;
-    match run_case_by_hand(gpu, tier, case, &mut |launch| by_hand(gpu, launch, plan))
+    match run_case_by_hand(gpu, tier, case, &mut |launch| by_hand(gpu, launch, plan, &[], &mut Vec::new()))
         .map_err(|e| e.to_string())?
     {
         Outcome::Correct { .. } => Ok(()),
@@ -134,8 +197,14 @@ fn check(spec: &KernelSpec, tier: Tier, case: &Case, plan: &Plan) -> Result<(), 
     }
 }
 
-/// Does what a Metal device would do with a launch.
-fn by_hand(gpu: &Gpu, launch: &Handed<'_>, plan: &Plan) -> wgmarlin::Result<()> {
+/// Does what a Metal device would do with a launch, its text changed by `changes`; what is complained of goes to `kinds`.
+fn by_hand(
+    gpu: &Gpu,
+    launch: &Handed<'_>,
+    plan: &Plan,
+    changes: &[(&str, &str)],
+    kinds: &mut Vec<String>,
+) -> wgmarlin::Result<()> {
     let fail = |log: String| Error::Compile {
         kernel: format!("{} [{}]", launch.spec.name, launch.tier.name()),
         log,
@@ -144,7 +213,13 @@ fn by_hand(gpu: &Gpu, launch: &Handed<'_>, plan: &Plan) -> wgmarlin::Result<()> 
     if need > max {
         return Err(Error::Limit { what: launch.spec.name.to_string(), name: "threads on a CPU", need, max });
     }
-    let msl = launch.msl()?;
+    let mut msl = launch.msl()?;
+    for (from, to) in changes {
+        if !msl.text.contains(from) {
+            return Err(fail(format!("nothing to change: {from}")));
+        }
+        msl.text = msl.text.replacen(from, to, 1);
+    }
     let mut buffers = vec![Buffer { slot: 0, bytes: launch.params.to_vec(), written: false }];
     for (i, binding) in launch.spec.bindings.iter().enumerate() {
         let written = binding.access == Access::ReadWrite;
@@ -168,8 +243,8 @@ fn by_hand(gpu: &Gpu, launch: &Handed<'_>, plan: &Plan) -> wgmarlin::Result<()> 
     let ran = match msl_host::run(&run, &plan.options).map_err(fail)? {
         Ok(ran) => ran,
         Err(complaint) => {
-            let (kinds, log) = (complaint.kinds.join(", "), msl.with_origins(&complaint.log));
-            return Err(fail(format!("{kinds}\n{log}")));
+            kinds.extend(complaint.kinds);
+            return Err(fail(msl.with_origins(&complaint.log)));
         }
     };
     let (has, said) = (ran.threadgroup_bytes, launch.needs.workgroup_storage);

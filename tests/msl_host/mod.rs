@@ -21,6 +21,12 @@ pub struct Options {
     pub timeout: u32,
 }
 
+impl Default for Options {
+    fn default() -> Options {
+        Options { orders: vec!["fwd"], fast_math: false, alt_layout: false, timeout: 120 }
+    }
+}
+
 /// One buffer of a launch.
 pub struct Buffer {
     pub slot: usize,
@@ -65,9 +71,9 @@ struct Host {
     folder: PathBuf,
 }
 
-fn tool() -> Command {
+fn tool(script: &str) -> Command {
     let mut command = Command::new("python3");
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/msl_host/mslhost.py"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/msl_host").join(script));
     // Builds are kept: most variants are the same as in the last run.
     command.env("MSL_HOST_BUILD", Path::new(env!("CARGO_TARGET_TMPDIR")).join("msl_host"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
@@ -82,7 +88,7 @@ pub fn missing() -> Option<&'static str> {
             return Some("it runs on Linux only".to_string());
         }
         // Without an argument it says how it is used, unless there is no compiler.
-        let output = tool().output().map_err(|e| format!("python3: {e}"));
+        let output = tool("mslhost.py").output().map_err(|e| format!("python3: {e}"));
         let said = output.map_or_else(|e| e, |o| String::from_utf8_lossy(&o.stderr).into_owned());
         (!said.contains("serve")).then(|| said.trim().to_string())
     };
@@ -91,7 +97,7 @@ pub fn missing() -> Option<&'static str> {
 
 impl Host {
     fn start() -> Result<Host, String> {
-        let mut child = tool()
+        let mut child = tool("mslhost.py")
             .arg("serve")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -149,6 +155,16 @@ impl Host {
         let threadgroup_bytes = answer["threadgroup_bytes"].as_u64().unwrap_or(u64::MAX) as u32;
         Ok(Ok(Ran { out, threadgroup_bytes }))
     }
+}
+
+/// Runs the tool's test of itself.
+///
+/// # Errors
+/// What it said, if it failed.
+pub fn self_test() -> Result<(), String> {
+    let output = tool("selftest.py").output().map_err(|e| format!("python3: {e}"))?;
+    let said = [output.stdout, output.stderr].concat();
+    output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&said).into_owned())
 }
 
 /// Builds and runs a kernel.

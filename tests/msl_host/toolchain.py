@@ -86,6 +86,7 @@ def _space_message(text):
     """The message in Metal's words, if it complains about two different named address spaces."""
     if "__generic" in text or "cannot bind to a temporary" in text:
         return None
+    text = re.sub(r" \(aka '[^']*'\)", "", text)  # an alias is no second type
     hit = SPACE_ERROR.search(text)
     quoted = [q for q in re.findall(r"'([^']*)'", text) if re.search(r"__(global|local|constant|private)\b.*[*&\[]", q)]
     if not hit and len(quoted) >= 2:
