@@ -35,7 +35,7 @@ audit: setup
 
 ## make audit-report  docs/support.md of the audits in docs/audits; REPORTS="a.json b.json" are added to these
 audit-report:
-	@mkdir -p docs/audits && cp $(REPORTS) docs/audits/ 2>/dev/null || [ -z "$(REPORTS)" ]
+	@[ -z "$(REPORTS)" ] || cp $(REPORTS) docs/audits/
 	@cargo run --release --example report -- support docs/support.md docs/audits/*.json
 
 ## make performance-tables  the tables of docs/performance.md, of docs/performance.json

@@ -59,6 +59,7 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod attention_diff;
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod dequant;

@@ -7,9 +7,9 @@ mod support;
 
 use serde_json::{Value, json};
 
-use support::{CONFIG, Copy, Outcome, fixture, generate};
+use support::{CONFIG, Copy, MODEL, Outcome, fixture, generate, join, split};
 
-const MODELS: [&str; 2] = ["mistral", "gemma2"];
+const MODELS: [&str; 3] = ["mistral", "gemma2", "diffllama"];
 
 /// Standard output of a run that must succeed.
 fn succeeds(model: &str, args: &[&str]) -> String {
@@ -46,7 +46,8 @@ fn eight_bits_cost_little() {
     for (model, args) in [
         ("mistral", ["--weights", "f16", "--kv", "int8"]),
         ("gemma2", ["--weights", "f16", "--kv", "int8"]),
-        ("gemma2", ["--weights", "int8", "--paged", "32"]),
+        ("diffllama", ["--weights", "int8", "--paged", "32"]),
+        ("diffllama", ["--weights", "f16", "--kv", "int8"]),
     ] {
         let of = |args: &[&str]| -> f64 {
             let out = succeeds(model, &[args, &["--perplexity", "--windows", "1"]].concat());
@@ -71,6 +72,8 @@ fn a_changed_configuration_fails_the_check() {
         ("gemma2", "final_logit_softcapping", json!(null)),
         ("gemma2", "query_pre_attn_scalar", json!(63)),
         ("gemma2", "hidden_activation", json!("gelu")),
+        // Read as a Llama, it has all the tensors that one needs.
+        ("diffllama", "architectures", json!(["LlamaForCausalLM"])),
     ] {
         let copy =
             Copy::of(model, field).edit_json(CONFIG, |config: &mut Value| config[field] = value.clone());
@@ -78,4 +81,20 @@ fn a_changed_configuration_fails_the_check() {
         assert_eq!(code, Some(1), "{model} {field}: {value}\n{stdout}\n{stderr}");
         assert!(stdout.contains("FAILED"), "{model} {field}: {value}\n{stdout}\n{stderr}");
     }
+}
+
+/// One of λ's vectors negated in one layer is enough.
+#[test]
+fn a_changed_lambda_fails_the_check() {
+    let name = "model.layers.1.self_attn.lambda_k2";
+    let copy = Copy::of("diffllama", "lambda").edit(MODEL, |bytes| {
+        let (header, data) = split(&bytes);
+        let range = [0, 1].map(|i| header[name]["data_offsets"][i].as_u64().expect("offset") as usize);
+        let mut data = data.to_vec();
+        data[range[0]..range[1]].chunks_mut(2).for_each(|bf16| bf16[1] ^= 0x80);
+        join(&header, &data)
+    });
+    let Outcome { code, stdout, stderr } = generate(&copy.0, &["--weights", "f32", "--check"]);
+    assert_eq!(code, Some(1), "{stdout}\n{stderr}");
+    assert!(stdout.contains("FAILED"), "{stdout}\n{stderr}");
 }

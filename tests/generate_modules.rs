@@ -129,6 +129,17 @@ fn architectures_say_what_configurations_do_not() {
 }
 
 #[test]
+fn two_heads_of_a_difference_are_one_in_the_cache() {
+    let plain = edited_of("diffllama", |_| ()).expect("valid");
+    assert_eq!((plain.differential, plain.kv_heads, plain.head_dim), (true, 2, 32));
+    assert_eq!((plain.kv_shape(), plain.kv_width()), ([1, 64, 64], 64));
+    assert_eq!(plain.norm_eps, 1e-5);
+    let absent = edited_of("diffllama", |c| c["rms_norm_eps"] = json!(null)).expect("valid");
+    assert_eq!(absent, plain);
+    assert_eq!(edited_of("llama", |_| ()).expect("valid").kv_shape(), [2, 64, 64]);
+}
+
+#[test]
 fn configurations_of_other_architectures_are_validated() {
     let cases: &[(&str, &str, Value, &str)] = &[
         ("mistral", "sliding_window", json!(0), "sliding_window: 0 is not a whole number within"),

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use wgmarlin::audit::static_stages;
+use wgmarlin::audit::{Coverage, static_stages};
 use wgmarlin::device::MSL_CANARY;
 use wgmarlin::kernel::{KernelSpec, TierSpec};
 use wgmarlin::{CATALOGUE, Tier};
@@ -45,5 +45,5 @@ fn check(spec: &'static KernelSpec, tier: &'static TierSpec) -> Result<(), Strin
             return Err(format!("asks for more than every adapter has: {variant:?}"));
         }
     }
-    static_stages(spec, tier).map(drop).map_err(|(stage, why)| format!("{stage:?}: {why}"))
+    static_stages(spec, tier, Coverage::Every).map(drop).map_err(|(stage, why)| format!("{stage:?}: {why}"))
 }

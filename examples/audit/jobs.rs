@@ -112,15 +112,19 @@ impl Shared<'_> {
         let (mut serial, mut losses) = (false, Vec::new());
         while job.from < job.to {
             let mut at = opening(&all[job.from], job.from);
-            let mut spoke = false;
+            let (mut spoke, mut next) = (false, job.from);
             let ended = supervise(&mut self.command(&job, serial)?, self.limit(&at), |line| {
                 match serde_json::from_str(line) {
                     Ok(Message::Step(step)) => {
                         spoke = true;
                         self.progress.step(&step);
+                        next = step.item;
                         at = step;
                     }
-                    Ok(Message::Finished(finished)) => self.finish(*finished),
+                    Ok(Message::Finished(finished)) => {
+                        next = finished.item + 1;
+                        self.finish(*finished);
+                    }
                     Err(_) => log::debug!("{line}"),
                 }
                 self.limit(&at)
@@ -130,7 +134,11 @@ impl Shared<'_> {
                 Ended::Crashed(why) => (State::Crashed, why),
                 Ended::Hung(limit) => (State::Hung, format!("nothing for {} s", limit.as_secs())),
             };
-            job.from = at.item;
+            job.from = next;
+            if next > at.item {
+                log::warn!("{why}, after the result of {} {}", at.kernel, at.case);
+                continue; // nothing was under way
+            }
             if !job.alone {
                 return Ok(Some(job));
             }
@@ -148,7 +156,7 @@ impl Shared<'_> {
                 && (!spoke || lost >= MOST_LOSSES && tier(&all[job.from]) == tier(&all[at.item]))
             {
                 if all[job.from].case.is_some() {
-                    self.finish(Finished::of(&all[job.from]));
+                    self.finish(Finished::of(&all[job.from], job.from));
                 }
                 job.from += 1;
             }
@@ -198,7 +206,7 @@ impl Shared<'_> {
 
 /// Where a child is before it says anything.
 fn opening(item: &Item, index: usize) -> Step {
-    let Finished { kernel, tier, dtype, .. } = Finished::of(item);
+    let Finished { kernel, tier, dtype, .. } = Finished::of(item, index);
     let case = "opening the device".into();
     Step { item: index, kernel, tier, dtype, case, stage: Stage::Load, batch: false, limit: START_LIMIT }
 }

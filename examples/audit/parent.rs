@@ -102,7 +102,8 @@ fn report(
                 "type": format!("{:?}", caps.device_type), "capabilities": has,
                 "subgroup_size": caps.subgroup_size, "coop_side": caps.coop_side,
             },
-            "checks": cli.checks, "copy_gb_s": bandwidth.map(|b| b / 1e9),
+            "level": if cli.quick { "quick" } else { "full" }, "checks": cli.checks,
+            "copy_gb_s": bandwidth.map(|b| b / 1e9),
             "rows": rows, "performance": performance, "peers": peers, "inventory": files,
         });
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)

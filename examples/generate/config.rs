@@ -207,6 +207,13 @@ impl Description {
         self.heads * self.head_dim
     }
 
+    /// KV heads, and the width of their keys and values. For differential attention two keys, or values, are one.
+    pub fn kv_shape(&self) -> [usize; 3] {
+        let together = if self.differential { 2 } else { 1 };
+        let width = self.head_dim * together;
+        [self.kv_heads / together, width, width]
+    }
+
     /// Width of all key (or value) heads together.
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim

@@ -185,7 +185,8 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    fn room(&self, tokens: usize) -> Result<()> {
+    /// Fails if so many more tokens do not fit.
+    pub fn room(&self, tokens: usize) -> Result<()> {
         let context = self.cache.context;
         if tokens <= context.saturating_sub(self.past) {
             return Ok(());
@@ -195,7 +196,8 @@ impl<'m> Session<'m> {
     }
 }
 
-fn note(used: &mut Vec<(&'static str, Tier)>, recorder: &Recorder<'_, '_>) {
+/// Notes the kernels that a pass has launched.
+pub fn note(used: &mut Vec<(&'static str, Tier)>, recorder: &Recorder<'_, '_>) {
     for pair in recorder.used() {
         if !used.contains(pair) {
             used.push(*pair);

@@ -32,7 +32,8 @@ impl Text {
         Ok(ids)
     }
 
-    fn decode(&self, ids: &[u32]) -> Result<String> {
+    /// The text of some ids.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.0.decode(ids, true).map_err(|e| Error::invalid("tokenizer", e))
     }
 }

@@ -1,15 +1,15 @@
 //! Kernel × tier × device, of several machines' audits.
 
 use serde_json::Value;
-use wgmarlin::CATALOGUE;
-use wgmarlin::audit::{Row, State};
+use wgmarlin::audit::{Cases, Row, State};
 
 use super::{Failure, table, text};
 
 const HEAD: &str = "# Support
 
 What `audit --json` found on each device; made by `make audit-report`, never by hand. A cell sums up the rows of all dtypes and
-formats; every case of a correct row was compared with the reference. `unavailable`: the device lacks what the tier needs.
+formats; every case that the device can run was compared with the reference. `unavailable`: it lacks what the tier needs.
+Cases are the quick ones or, after a full audit, those of edge shapes too.
 ";
 
 pub fn render(audits: &[Value]) -> Result<String, Failure> {
@@ -26,24 +26,33 @@ pub fn render(audits: &[Value]) -> Result<String, Failure> {
         "correct",
         "unavailable",
         "not reached",
+        "cases",
+        "of them right",
         "failed",
     ];
     let mut header_of_kernels = vec!["kernel".to_string(), "tier".to_string()];
     header_of_kernels.extend((1..=machines.len()).map(|number| number.to_string()));
     let header_of_kernels: Vec<&str> = header_of_kernels.iter().map(String::as_str).collect();
-    let mut kernels = Vec::new();
-    for spec in CATALOGUE {
-        for tier in spec.tiers.iter().map(|t| t.tier.name()) {
-            let cells = machines.iter().map(|machine| machine.cell(spec.name, tier));
-            kernels.push([spec.name.to_string(), tier.to_string()].into_iter().chain(cells).collect());
+    // The first machine's order is the catalogue's; what only others have comes behind.
+    let mut units: Vec<(&str, &str)> = Vec::new();
+    for row in machines.iter().flat_map(|machine| &machine.rows) {
+        if !units.contains(&(&*row.kernel, &*row.tier)) {
+            units.push((&row.kernel, &row.tier));
         }
     }
+    let line = |&(kernel, tier): &(&str, &str)| {
+        let cells = machines.iter().map(|machine| machine.cell(kernel, tier));
+        [kernel.to_string(), tier.to_string()].into_iter().chain(cells).collect()
+    };
+    let kernels: Vec<Vec<String>> = units.iter().map(line).collect();
     let (devices, kernels) = (table(&header, &lines), table(&header_of_kernels, &kernels));
     Ok(format!("{HEAD}\n{devices}\n{kernels}"))
 }
 
 struct Machine {
     about: Vec<String>,
+    /// Which cases were run: quick or full.
+    level: String,
     rows: Vec<Row>,
 }
 
@@ -72,7 +81,7 @@ impl Machine {
             field("/date")?,
             field("/version")?,
         ];
-        Ok(Machine { about, rows: serde_json::from_value(audit["rows"].clone())? })
+        Ok(Machine { about, level: field("/level")?, rows: serde_json::from_value(audit["rows"].clone())? })
     }
 
     fn line(&self, number: usize) -> Vec<String> {
@@ -84,9 +93,15 @@ impl Machine {
             count(&|s| s == State::Correct),
             count(&|s| s == State::Unavailable),
             count(&|s| s == State::Unreached),
+            format!("{} ({})", self.cases(|c| c.total), self.level),
+            self.cases(|c| c.correct).to_string(),
             count(&State::is_failure),
         ];
         [number.to_string()].into_iter().chain(self.about.clone()).chain(states).collect()
+    }
+
+    fn cases(&self, count: impl Fn(&Cases) -> usize) -> usize {
+        self.rows.iter().map(|row| count(&row.cases)).sum()
     }
 
     /// `correct` where all rows are; else the dtypes of each state, the failures first.

@@ -107,7 +107,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let (kernel, tier, dtype) = ("stack".to_string(), "all".to_string(), dtype.to_string());
     let known = peers.know(&kernel, &dtype, &label);
     let (verdict, loaded, perf) = (Verdict::Unreached, Vec::new(), Some(perf));
-    rows.add(Finished { kernel, tier, dtype, case: label, verdict, loaded, perf });
+    rows.add(Finished { item: 0, kernel, tier, dtype, case: label, verdict, loaded, perf });
     let measured = peers.compare(&rows.finish());
     let must = measured.first().and_then(|m| m.must.as_ref());
     match must {

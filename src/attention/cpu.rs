@@ -57,7 +57,7 @@ impl Problem {
     }
 
     /// Pairs of a query and a key that it sees.
-    pub(super) fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         let of = |b| (0..self.sq).map(|i| self.visible(b, i).len()).sum::<usize>();
         (0..self.lens.len()).map(of).sum::<usize>() * self.hq
     }

@@ -15,6 +15,7 @@
 mod bench;
 mod by_hand;
 mod compare;
+mod cover;
 mod inventory;
 mod msl_text;
 mod report;
@@ -33,7 +34,7 @@ pub use msl_text::reflect_msl;
 pub use report::{Perf, inventory_table, significant, table};
 pub use rows::{Cases, Row, Rows, State};
 pub use stages::{
-    Finished, Item, Message, Options, Part, Stage, Step, Verdict, audit_items, items, static_stages,
+    Coverage, Finished, Item, Message, Options, Part, Stage, Step, Verdict, audit_items, items, static_stages,
 };
 pub use supervise::{Ended, supervise};
 pub use translate::{Reflection, ShaderField, disagreements, parse, translate};

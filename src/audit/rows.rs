@@ -135,7 +135,7 @@ impl Rows {
 
     /// Takes a case's result in.
     pub fn add(&mut self, finished: Finished) {
-        let Finished { kernel, tier, dtype, case, verdict, loaded, perf } = finished;
+        let Finished { kernel, tier, dtype, case, verdict, loaded, perf, .. } = finished;
         let (row, seen) = self.row(&kernel, &tier, &dtype);
         seen.extend(loaded);
         row.loaded = seen.len();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::measure_prepared;
 use super::compare::{Outcome, compare_all, dry_run, load, missing, run, skipped};
+use super::cover::covering;
 use super::msl_text::reflect_msl;
 use super::report::Perf;
 use super::translate::{Reflection, disagreements, parse, translate};
@@ -120,6 +121,8 @@ pub enum Verdict {
 /// The result of a case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finished {
+    /// Index among the items.
+    pub item: usize,
     pub kernel: String,
     pub tier: String,
     pub dtype: String,
@@ -150,18 +153,37 @@ fn limit(gpu: &Gpu, stage: Stage, batch: bool) -> u64 {
         Stage::Compose | Stage::Validate | Stage::Translate => 600,
         _ if gpu.caps().device_type == wgpu::DeviceType::Cpu => 600,
         Stage::Load if batch => 120,
-        Stage::Load | Stage::Correct => 60,
+        Stage::Load => 30,
+        Stage::Correct => 60,
         Stage::Run | Stage::Perf => 20,
     }
 }
 
-/// Composes, validates and translates every variant of a tier. MSL is not translated; of it the arguments are compared.
+/// Which of a tier's variants go through the static stages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coverage {
+    Every,
+    /// Enough for every combination of the values of three defines: a tenth of those of the matrix kernels.
+    Combinations,
+}
+
+/// Composes, validates and translates the variants of a tier. MSL is not translated; of it the arguments are compared. Returns
+/// how many variants there are in all.
 ///
 /// # Errors
 /// The stage that the first bad variant fails in, and why.
-pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage, String)> {
+pub fn static_stages(
+    spec: &KernelSpec,
+    tier: &TierSpec,
+    coverage: Coverage,
+) -> Result<usize, (Stage, String)> {
     let variants = (tier.variants)();
-    variants.par_iter().try_for_each(|variant| {
+    let count = variants.len();
+    let chosen = match coverage {
+        Coverage::Every => variants,
+        Coverage::Combinations => covering(variants),
+    };
+    chosen.par_iter().try_for_each(|variant| {
         let at = |stage| move |error: Error| (stage, error.to_string());
         let disagree = |shader: &Reflection| match disagreements(spec, variant, shader).into_iter().next() {
             Some(first) => Err((Stage::Validate, format!("{:?}: {first}", variant.defines))),
@@ -175,7 +197,7 @@ pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage
         disagree(&parsed.reflection)?;
         translate(spec, tier, variant, &parsed).map(drop).map_err(at(Stage::Translate))
     })?;
-    Ok(variants.len())
+    Ok(count)
 }
 
 /// Goes through `items[from..to]`. `message` hears of every step and of every case's result.
@@ -196,7 +218,8 @@ pub fn audit_items(
         let item = &items[at];
         if item.case.is_none() {
             audit.step(item, at, Stage::Translate, false);
-            audit.refused = static_stages(item.spec, item.tier).err();
+            let coverage = if gpu.checked() { Coverage::Every } else { Coverage::Combinations };
+            audit.refused = static_stages(item.spec, item.tier, coverage).err();
             at += 1;
             continue;
         }
@@ -236,8 +259,8 @@ impl Audit<'_> {
         }));
     }
 
-    fn finish(&mut self, item: &Item, verdict: Verdict, loaded: Vec<u64>, perf: Option<Perf>) {
-        (self.message)(Message::Finished(Box::new(Finished { verdict, loaded, perf, ..Finished::of(item) })));
+    fn finish(&mut self, finished: Finished) {
+        (self.message)(Message::Finished(Box::new(finished)));
     }
 
     /// Cases of one tier: prepared and compiled together, run and compared one by one.
@@ -255,7 +278,8 @@ impl Audit<'_> {
             missing(self.gpu, tier).map(Verdict::Skipped)
         };
         if let Some(verdict) = all {
-            items.iter().for_each(|item| self.finish(item, verdict.clone(), Vec::new(), None));
+            let of = |(i, item)| Finished { verdict: verdict.clone(), ..Finished::of(item, first + i) };
+            items.iter().enumerate().map(of).for_each(|finished| self.finish(finished));
             return Ok(());
         }
         self.step(item, first, Stage::Load, items.len() > 1);
@@ -290,7 +314,7 @@ impl Audit<'_> {
         if let (Some(case), true) = (&item.case, perf.is_some()) {
             self.timed.insert((item.spec.name, case.dtype, case.label.clone()));
         }
-        self.finish(item, verdict, loaded, perf);
+        self.finish(Finished { verdict, loaded, perf, ..Finished::of(item, index) });
         Ok(())
     }
 
@@ -341,9 +365,10 @@ impl Audit<'_> {
 
 impl Finished {
     /// A case that was not reached.
-    pub fn of(item: &Item) -> Finished {
+    pub fn of(item: &Item, index: usize) -> Finished {
         let (dtype, label) = item.case.as_ref().map_or(("", ""), |case| (case.dtype, &case.label));
         Finished {
+            item: index,
             kernel: item.spec.name.into(),
             tier: item.tier.tier.name().into(),
             dtype: dtype.into(),

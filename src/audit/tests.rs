@@ -2,8 +2,8 @@
 
 use super::bench::rotation;
 use super::compare::{compare_all, dry_run};
+use super::{Coverage, Outcome, State, static_stages};
 use super::{Message, Options, Part, Rows, Stage, audit_items, items, run_case};
-use super::{Outcome, State, static_stages};
 use crate::device::Gpu;
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Launch, Level, Needs, Params, Prepared, Rule, Tier,
@@ -164,7 +164,7 @@ fn operand_sets_are_apart() {
 
 /// The stage at which a changed declaration or source is refused.
 fn refused(tier: TierSpec, spec: &KernelSpec) -> Option<(Stage, String)> {
-    static_stages(spec, &tier).err()
+    static_stages(spec, &tier, Coverage::Every).err()
 }
 
 #[test]

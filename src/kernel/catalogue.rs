@@ -29,12 +29,17 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION_DECODE,
     &crate::attention::ATTENTION_MERGE,
     &crate::attention::MERGE_LSE,
+    &crate::attention_diff::DIFF_QUERIES,
+    &crate::attention_diff::DIFF_COMBINE,
     &crate::kv::KV_WRITE,
     &crate::kv::KV_COPY,
+    &crate::kv::KV_MOVE,
     &crate::softmax::SOFTMAX,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,
     &crate::tree::TREE_MASK,
+    &crate::tree::TREE_ACCEPT,
+    &crate::tree::TREE_SAMPLED,
 ];
 
 /// The kernel of that name.

@@ -1,4 +1,4 @@
-//! Running the `generate` example, which `cargo test` builds beside the tests, and copies of checkpoints to break.
+//! Running the examples that run models, and copies of checkpoints to break.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,14 +22,19 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-/// Runs the example.
+/// Runs the `generate` example.
 pub fn generate(model: &Path, args: &[&str]) -> Outcome {
+    run_example("generate", model, args)
+}
+
+/// Runs an example, which `cargo test` builds beside the tests.
+pub fn run_example(name: &str, model: &Path, args: &[&str]) -> Outcome {
     let test = std::env::current_exe().expect("the test's own path");
     let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let binary = profile.join("examples").join(format!("generate{}", std::env::consts::EXE_SUFFIX));
+    let binary = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(
         binary.exists(),
-        "{} is missing: build it with `cargo build --example generate` in this profile",
+        "{} is missing: build it with `cargo build --examples` in this profile",
         binary.display()
     );
     let output =

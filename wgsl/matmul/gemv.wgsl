@@ -67,13 +67,13 @@ fn main(place: Place) {
 #endif
 #for m ROWS_A
 #if NORM
-            let raw_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u));
+            let raw_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u), k0 + {h}u * 8u);
             squares_{m} = dot_eight(raw_{h}_{m}, raw_{h}_{m}, squares_{m});
             let x_{h}_{m} = times(raw_{h}_{m}, gains_{h});
 #elif ROWS == exact
-            let x_{h}_{m} = widen(load_whole_eight(row_a_{m}, k0, {h}u));
+            let x_{h}_{m} = widen(load_whole_eight(row_a_{m}, k0, {h}u), k0);
 #else
-            let x_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u));
+            let x_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u), k0 + {h}u * 8u);
 #endif
             if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
 #endfor
@@ -105,16 +105,7 @@ fn main(place: Place) {
 #endfor
 #endif
     if lane.thread == 0u && {m}u < params.m {
-#if PAIR
-        if first < params.n { finish_pair(all_0_{m}, all_1_{m}, {m}u, first); }
-#if COLUMNS == 4
-        if first + 2u < params.n { finish_pair(all_2_{m}, all_3_{m}, {m}u, first + 2u); }
-#endif
-#else
-#for c COLUMNS
-        if first + {c}u < params.n { finish(all_{c}_{m}, {m}u, first + {c}u); }
-#endfor
-#endif
+        finish_four(vec4<f32>(all_0_{m}, all_1_{m}, all_2_{m}, all_3_{m}), {m}u, first);
     }
 #endfor
 }
