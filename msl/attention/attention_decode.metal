@@ -156,7 +156,7 @@ kernel void attention_decode(
             for (uint u = 0; u < BATCH; ++u) {
                 Eight codes = codes_of(raw[u]);
                 for (uint r = 0; r < R; ++r) {
-                    float p = mine[r * 32u + (pass + u) * TEAMS + team];
+                    float4 p = float4(mine[r * 32u + (pass + u) * TEAMS + team]);
                     sum[r].lo = fma(codes.lo, p, sum[r].lo);
                     sum[r].hi = fma(codes.hi, p, sum[r].hi);
                 }

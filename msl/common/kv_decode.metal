@@ -47,7 +47,8 @@ constant constexpr float CODE_OFFSET = 0.0f;
 inline Eight codes_of(Raw raw) {
     Eight eight = decode(packet_of(raw), 0u);
 #if QUANTISED
-    return Eight{fma(eight.lo, CODE_UNIT, -CODE_OFFSET), fma(eight.hi, CODE_UNIT, -CODE_OFFSET)};
+    float4 unit = float4(CODE_UNIT), offset = float4(-CODE_OFFSET);
+    return Eight{fma(eight.lo, unit, offset), fma(eight.hi, unit, offset)};
 #else
     return eight;
 #endif

@@ -214,8 +214,7 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
     let Some((s, bias)) = check(ATTENTION.name, request)? else { return Ok(()) };
     let Attention { q, k, v, out, options, .. } = *request;
     let extras = if options.extras() || s.d_v != s.d { spec::Extras::Tensors } else { spec::Extras::None };
-    let (tier, defines, needs) = recorder
-        .choose(&ATTENTION, |tier| Ok(spec::prefill_variant(tier, s.dtype, [s.d, s.d_v], extras).into()))?;
+    let (tier, defines, needs) = spec::prefill_plan(recorder, &ATTENTION, &s, extras)?;
     let groups = s.b * s.hkv * s.tiles();
     recorder.launch(Launch {
         spec: &ATTENTION,

@@ -1,6 +1,6 @@
 //! Specialisations of the Msl tier.
 
-use super::spec::{DTYPES, format_of, kind};
+use super::spec::{DTYPES, Extras, format_of, kind};
 use crate::kernel::{Def, Needs, Variant, defines};
 use crate::kv::KvFormat;
 use crate::tensor::DType;
@@ -58,12 +58,16 @@ pub(super) fn decode_variants() -> Vec<Variant> {
 /// Widths with a variant of the prefill each: of heads that models have.
 const WIDTHS: [u32; 6] = [64, 80, 96, 128, 192, 256];
 
-/// The variant of `attention` (`paged`: of `attention_paged`) for rows of `d`. `dtype` is that of the queries.
-pub(super) fn prefill_variant(dtype: DType, format: KvFormat, d: u32, paged: bool) -> Variant {
+/// The variant of `attention` or `attention_paged` for rows of `d`. `dtype` is that of the queries.
+pub(super) fn prefill_variant(dtype: DType, extras: Extras, d: u32) -> Variant {
     const THREADS: u32 = 256;
+    // One text serves all options of tensors.
+    let (format, paged) = match extras {
+        Extras::Blocks(format) => (format, true),
+        Extras::None | Extras::Tensors => (format_of(dtype), false),
+    };
     let width = WIDTHS.into_iter().find(|&w| w >= d).unwrap_or(WIDTHS[5]);
-    // Halves hold codes of 8 bits and fewer exactly. (bf16 passes as floats: matrices of it are slow before M3, and not
-    // before macOS 14.)
+    // Halves hold codes of 8 bits and fewer exactly. bf16 becomes floats, as MSL has matrices of it from 3.1 on only.
     let wide = matches!(format, KvFormat::F32 | KvFormat::Bf16);
     let name = |wide| Def::Type(if wide { "f32" } else { "f16" });
     let keys = if wide && width > 128 { 16 } else { 32 };
@@ -92,15 +96,14 @@ pub(super) fn prefill_variant(dtype: DType, format: KvFormat, d: u32, paged: boo
 }
 
 pub(super) fn prefill_variants() -> Vec<Variant> {
-    let of = |dtype| WIDTHS.map(|d| prefill_variant(dtype, format_of(dtype), d, false));
-    DTYPES.into_iter().flat_map(of).collect()
+    of_widths(&[Extras::Tensors])
 }
 
 pub(super) fn paged_variants() -> Vec<Variant> {
-    let of = |dtype| {
-        KvFormat::ALL
-            .into_iter()
-            .flat_map(move |format| WIDTHS.map(|d| prefill_variant(dtype, format, d, true)))
-    };
+    of_widths(&KvFormat::ALL.map(Extras::Blocks))
+}
+
+fn of_widths(extras: &[Extras]) -> Vec<Variant> {
+    let of = |dtype| extras.iter().flat_map(move |&e| WIDTHS.map(|d| prefill_variant(dtype, e, d)));
     DTYPES.into_iter().flat_map(of).collect()
 }

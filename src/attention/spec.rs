@@ -1,9 +1,12 @@
 //! Declarations of `attention`, `attention_paged` and `attention_decode`.
 
 use super::cases::{decode_cases, prefill_cases};
-use super::msl;
 use super::paged_cases::tile_cases;
-use crate::kernel::{Access, Binding, Def, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier};
+use super::{Sizes, msl};
+use crate::error::Result;
+use crate::kernel::{
+    Access, Binding, Def, Defines, KernelSpec, Needs, Params, Recorder, Tier, Variant, defines, params, tier,
+};
 use crate::kv::KvFormat;
 use crate::tensor::DType;
 
@@ -125,17 +128,21 @@ pub(super) enum Extras {
     Blocks(KvFormat),
 }
 
-/// The variant for keys of width `d` and values of width `d_v`.
-pub(super) fn prefill_variant(tier: Tier, dtype: DType, [d, d_v]: [u32; 2], extras: Extras) -> Variant {
-    if tier == Tier::Msl {
-        let (format, paged) = match extras {
-            Extras::Blocks(format) => (format, true),
-            _ => (format_of(dtype), false),
-        };
-        return msl::prefill_variant(dtype, format, d.max(d_v), paged);
-    }
-    // Keys pass in slices.
-    let d = d_v;
+/// What runs a call of many queries: a tier, and how its shader is specialised.
+pub(super) fn prefill_plan(
+    recorder: &Recorder<'_, '_>,
+    spec: &'static KernelSpec,
+    s: &Sizes,
+    extras: Extras,
+) -> Result<(Tier, Defines, Needs)> {
+    recorder.choose(spec, |tier| match tier {
+        Tier::Msl => Ok(msl::prefill_variant(s.dtype, extras, s.d.max(s.d_v)).into()),
+        _ => Ok(prefill_variant(tier, s.dtype, s.d_v, extras).into()),
+    })
+}
+
+/// The variant of the WGSL tiers for values of width `d`.
+fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) -> Variant {
     // Up to 128 columns, 8 threads share a row; above, 16 do, so that a thread never holds more than 4 × 4 vec4s.
     let threads = if d > 128 { 16 } else { 8 };
     let columns = d.div_ceil(4 * threads);
@@ -173,7 +180,7 @@ const WIDTHS: [u32; 6] = [32, 64, 96, 128, 192, 256];
 
 fn of_widths(tier: Tier, extras: impl IntoIterator<Item = Extras> + Clone) -> Vec<Variant> {
     let all = DTYPES.into_iter().flat_map(|t| extras.clone().into_iter().map(move |e| (t, e)));
-    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, [d, d], e))).collect()
+    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, d, e))).collect()
 }
 
 fn prefill_variants(tier: Tier) -> Vec<Variant> {
