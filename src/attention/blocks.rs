@@ -54,8 +54,7 @@ pub(super) fn record_tiles(recorder: &mut Recorder<'_, '_>, request: &AttentionP
     let AttentionPaged { q, cache, context, out, options, .. } = *request;
     let Some((s, mask, blocks)) = check(ATTENTION_PAGED.name, request)? else { return Ok(()) };
     let extras = spec::Extras::Blocks(cache.format);
-    let (tier, defines, needs) = recorder
-        .choose(&ATTENTION_PAGED, |tier| Ok(spec::prefill_variant(tier, s.dtype, s.d_v, extras).into()))?;
+    let (tier, defines, needs) = spec::prefill_plan(recorder, &ATTENTION_PAGED, &s, extras)?;
     let params = spec::AttentionParams {
         bias: mask.some,
         bias_b: mask.b,

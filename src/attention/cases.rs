@@ -233,7 +233,7 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
 }
 
 /// Values of a cache, NaN behind the keys: nothing of that may be used.
-fn cached(p: &Problem, mut values: Vec<f32>, d: usize) -> Vec<f32> {
+pub(super) fn cached(p: &Problem, mut values: Vec<f32>, d: usize) -> Vec<f32> {
     for (batch, len) in values.chunks_mut((p.capacity * p.hkv * d).max(1)).zip(&p.lens) {
         batch[len * p.hkv * d..].fill(f32::NAN);
     }
