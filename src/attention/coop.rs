@@ -38,13 +38,16 @@ fn variant((side, lanes): (u32, u32), width: u32, extras: Extras, vector_tiles: 
     // Side 16 may use 48 KiB of workgroup memory, side 8 32.
     let keys = if side == 16 && width <= 128 { 64 } else { 32 };
     let threads = TILE_ROWS / side * lanes;
+    // Matrices of a row of O that the row of scores has room for; whole groups of them make the width.
+    let per = if (width / side).is_multiple_of(4) { keys.min(4 * side) / side } else { 2 };
     let mut defines = extras.defines(DType::F16);
     defines.extend(defines![
         SIDE = Def::Num(side),
         SUBGROUPS = Def::Num(TILE_ROWS / side),
         THREADS = Def::Num(threads),
         WIDTH = Def::Num(width),
-        BLOCKS = Def::Num(width / side),
+        GROUPS = Def::Num(width / side / per),
+        PER = Def::Num(per),
         KEYS = Def::Num(keys),
         // Matrices of keys at once: their products do not wait for each other. Compilers choke on more of side 8.
         UNROLL = Def::Num(if side == 16 { keys / side } else { 1 }),

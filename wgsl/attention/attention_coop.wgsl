@@ -167,25 +167,29 @@ fn main(
     let own_weights = subgroup * SIDE * P_STRIDE;
     let own_scores = subgroup * SIDE * S_STRIDE;
 
-    // Q goes through the memory of the weights, SIDE columns at a time.
+    // Q goes through the memory of the weights, PER matrices of a subgroup at a time.
     let q_row = thread / (SIDE / 8u);
     let q_piece = thread % (SIDE / 8u) * 8u;
     let q_at = query_row(min(first + q_row, rows - 1u), head, sequence);
-#for c BLOCKS
-    let q_raw_{c} = fetch_q(q_at, {c}u * SIDE + q_piece);
+#for g GROUPS
+#for u PER
+    let q_raw_{g}_{u} = fetch_q(q_at, ({g}u * PER + {u}u) * SIDE + q_piece);
 #endfor
-#for c BLOCKS
+#endfor
+#for g GROUPS
+    workgroupBarrier();
     if q_row < ROWS {
-        put_weights(q_row * P_STRIDE + {c}u % 2u * SIDE + q_piece, q_raw_{c}.lo);
-        put_weights(q_row * P_STRIDE + {c}u % 2u * SIDE + q_piece + 4u, q_raw_{c}.hi);
+#for u PER
+        put_weights(q_row * P_STRIDE + {u}u * SIDE + q_piece, q_raw_{g}_{u}.lo);
+        put_weights(q_row * P_STRIDE + {u}u * SIDE + q_piece + 4u, q_raw_{g}_{u}.hi);
+#endfor
     }
     workgroupBarrier();
-    let at_q_{c} = (own_weights + {c}u % 2u * SIDE) / UNIT;
-    let q_{c} = coopLoadT<MatA>(&weights[at_q_{c}], P_STRIDE / UNIT);
+#for u PER
+    let at_q_{g}_{u} = (own_weights + {u}u * SIDE) / UNIT;
+    let q_{g}_{u} = coopLoadT<MatA>(&weights[at_q_{g}_{u}], P_STRIDE / UNIT);
+    var o_{g}_{u} = MatC();
 #endfor
-
-#for j BLOCKS
-    var o_{j} = MatC();
 #endfor
     var top = MASKED;
     var total = 0.0; // of this thread's keys only
@@ -205,10 +209,12 @@ fn main(
         for (var key = 0u; key < KEYS; key += UNROLL * SIDE) {
 #for n UNROLL
             var s_mat_{n} = MatC();
-#for c BLOCKS
-            let at_k_{n}_{c} = ((key + {n}u * SIDE) * STRIDE + {c}u * SIDE) / UNIT;
-            let k_{n}_{c} = coopLoad<MatB>(&tile[at_k_{n}_{c}], STRIDE / UNIT);
-            s_mat_{n} = coopMultiplyAdd(q_{c}, k_{n}_{c}, s_mat_{n});
+#for g GROUPS
+#for u PER
+            let at_k_{n}_{g}_{u} = ((key + {n}u * SIDE) * STRIDE + ({g}u * PER + {u}u) * SIDE) / UNIT;
+            let k_{n}_{g}_{u} = coopLoad<MatB>(&tile[at_k_{n}_{g}_{u}], STRIDE / UNIT);
+            s_mat_{n} = coopMultiplyAdd(q_{g}_{u}, k_{n}_{g}_{u}, s_mat_{n});
+#endfor
 #endfor
             {
                 let at = (own_scores + key + {n}u * SIDE) / UNIT;
@@ -268,28 +274,37 @@ fn main(
 #endfor
             ;
         if any_grown != 0u {
-#for j BLOCKS
+#for g GROUPS
+#for u PER
             {
-                let at = (own_scores + {j}u % 2u * SIDE) / UNIT;
-                coopStoreT(o_{j}, &scores[at], S_STRIDE / UNIT);
-                workgroupBarrier();
-                for (var c = part * 4u; c < SIDE; c += TEAM * 4u) {
-                    let sums = row * S_STRIDE + {j}u % 2u * SIDE + c;
-                    put_scores(sums, get_scores(sums) * fade);
-                }
-                workgroupBarrier();
-                o_{j} = coopLoadT<MatC>(&scores[at], S_STRIDE / UNIT);
+                let at = (own_scores + {u}u * SIDE) / UNIT;
+                coopStoreT(o_{g}_{u}, &scores[at], S_STRIDE / UNIT);
             }
+#endfor
+            workgroupBarrier();
+            for (var c = part * 4u; c < PER * SIDE; c += TEAM * 4u) {
+                put_scores(row * S_STRIDE + c, get_scores(row * S_STRIDE + c) * fade);
+            }
+            workgroupBarrier();
+#for u PER
+            {
+                let at = (own_scores + {u}u * SIDE) / UNIT;
+                o_{g}_{u} = coopLoadT<MatC>(&scores[at], S_STRIDE / UNIT);
+            }
+#endfor
+            workgroupBarrier();
 #endfor
         }
         for (var key = 0u; key < KEYS; key += UNROLL * SIDE) {
 #for n UNROLL
             let at_p_{n} = (own_weights + key + {n}u * SIDE) / UNIT;
             let p_mat_{n} = coopLoadT<MatA>(&weights[at_p_{n}], P_STRIDE / UNIT);
-#for j BLOCKS
-            let at_v_{n}_{j} = ((key + {n}u * SIDE) * STRIDE + {j}u * SIDE) / UNIT;
-            let v_{n}_{j} = coopLoadT<MatB>(&tile[at_v_{n}_{j}], STRIDE / UNIT);
-            o_{j} = coopMultiplyAdd(p_mat_{n}, v_{n}_{j}, o_{j});
+#for g GROUPS
+#for u PER
+            let at_v_{n}_{g}_{u} = ((key + {n}u * SIDE) * STRIDE + ({g}u * PER + {u}u) * SIDE) / UNIT;
+            let v_{n}_{g}_{u} = coopLoadT<MatB>(&tile[at_v_{n}_{g}_{u}], STRIDE / UNIT);
+            o_{g}_{u} = coopMultiplyAdd(p_mat_{n}, v_{n}_{g}_{u}, o_{g}_{u});
+#endfor
 #endfor
 #endfor
         }
@@ -310,18 +325,19 @@ fn main(
     }
     if params.lse != 0u && stored && part == 0u { lse[at_row] = select(MASKED, top + log(total), total > 0.0); }
 #endif
+#for g GROUPS
     workgroupBarrier();
-#for j BLOCKS
+#for u PER
     {
-        let at = (own_scores + {j}u % 2u * SIDE) / UNIT;
-        coopStoreT(o_{j}, &scores[at], S_STRIDE / UNIT);
+        let at = (own_scores + {u}u * SIDE) / UNIT;
+        coopStoreT(o_{g}_{u}, &scores[at], S_STRIDE / UNIT);
     }
+#endfor
     workgroupBarrier();
-    for (var c = part * 4u; c < SIDE; c += TEAM * 4u) {
-        let column = {j}u * SIDE + c;
+    for (var c = part * 4u; c < PER * SIDE; c += TEAM * 4u) {
+        let column = {g}u * PER * SIDE + c;
         if stored && column < params.e4 * 4u {
-            let sums = get_scores(row * S_STRIDE + {j}u % 2u * SIDE + c);
-            out[at_row * params.e4 + column / 4u] = narrow(sums * norm);
+            out[at_row * params.e4 + column / 4u] = narrow(get_scores(row * S_STRIDE + c) * norm);
         }
     }
 #endfor
