@@ -1,6 +1,8 @@
 //! Attention and caches: what must be equal, whatever the kernel, the layout or the order of work.
 
-use wgmarlin::attention::{self, AttentionDecode, AttentionPaged, MergeLse, Options};
+use wgmarlin::attention::{
+    self, AttentionDecode, AttentionPaged, AttentionProbs, AttentionVarlen, MergeLse, Options, Sequences,
+};
 use wgmarlin::kernel::Random;
 use wgmarlin::kv::{CacheShape, Context, KvCache, KvFormat, KvShape, Sequence, Step};
 use wgmarlin::{DType, Error, Gpu, Tensor};
@@ -355,6 +357,50 @@ fn parts_of_the_keys_merge_into_the_whole() {
             close(&bench.read(lse), &whole_lse);
         }
     }
+}
+
+/// Each of the packed sequences gets what it gets alone.
+#[test]
+fn packed_sequences_do_not_meet() {
+    let bench = Bench::new();
+    let lens = [(64, 64), (0, 9), (9, 40), (1, 1), (70, 70), (30, 130)];
+    let texts: Vec<Text> = (20..).zip(lens).map(|(seed, (_, len))| Text::new(seed, len)).collect();
+    let (queries, keys) = lens.iter().fold((0, 0), |sum, len| (sum.0 + len.0, sum.1 + len.1));
+    let own: Vec<_> = texts.iter().zip(lens).collect();
+    let last: Vec<_> = own.iter().map(|(text, (n, len))| (&text.q[..], len - n..*len)).collect();
+    let all = |of: fn(&Text) -> &[f32]| texts.iter().flat_map(of).copied().collect::<Vec<_>>();
+    let (k, v) = (all(|t| &t.k), all(|t| &t.v));
+    let q = &bench.tensor(&[queries, HQ, D], &rows(&last, HQ * D));
+    let (k, v) = (&bench.tensor(&[keys, HKV, D], &k), &bench.tensor(&[keys, HKV, DV], &v));
+    let out = &bench.empty(&[queries, HQ, DV]);
+    let sequences = &Sequences::new(&bench.0, &lens).expect("fits");
+    let options = Options { window: Some(50), ..Options::causal(SCALE) };
+    let request = AttentionVarlen { q, k, v, out, sequences, options };
+    bench.0.run(|r| attention::record_varlen(r, &request)).expect("runs");
+    let alone = own.iter().flat_map(|(text, (n, len))| bench.plain(text, len - n..*len, options));
+    close(&bench.read(out), &alone.collect::<Vec<_>>());
+}
+
+/// out = P·V with the probabilities as an output.
+#[test]
+fn probabilities_weigh_the_values() {
+    let bench = Bench::new();
+    let text = Text::new(31, 60);
+    let sinks = bench.tensor(&[HQ], &[0.5, -1.0, 2.0, 0.0, 1.0, -3.0]);
+    let options = Options { sinks: Some(&sinks), soft_cap: Some(1.5), ..Options::causal(SCALE) };
+    let q = &bench.tensor(&[1, 40, HQ, D], &text.q[20 * HQ * D..]);
+    let k = &bench.tensor(&[1, 60, HKV, D], &text.k);
+    let out = &bench.empty(&[1, HQ, 40, 60]);
+    let request = AttentionProbs { q, k, out, kv_len: 60, options };
+    bench.0.run(|r| attention::record_probs(r, &request)).expect("runs");
+    let p = bench.read(out);
+    let mut weighed = Vec::new();
+    for (i, h) in (0..40).flat_map(|i| (0..HQ).map(move |h| (i, h))) {
+        let row = &p[(h * 40 + i) * 60..][..60];
+        let value = |c: usize, j: usize| text.v[(j * HKV + h / (HQ / HKV)) * DV + c];
+        weighed.extend((0..DV).map(|c| row.iter().enumerate().map(|(j, p)| p * value(c, j)).sum::<f32>()));
+    }
+    close(&weighed, &bench.plain(&text, 20..60, options));
 }
 
 #[test]

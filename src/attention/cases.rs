@@ -7,7 +7,7 @@ use super::paged_cases::paged_cases;
 use super::plan::Splits;
 use super::spec::DTYPES;
 use super::{Attention, AttentionDecode, record};
-use crate::kernel::{Case, Cost, Level, Prepared, Random, Recorder};
+use crate::kernel::{Case, Cost, Level, Prepared, Random, Recorder, round_to};
 use crate::tensor::DType;
 use crate::tree::Growth;
 
@@ -16,7 +16,7 @@ use crate::tree::Growth;
 pub(super) enum Data {
     Normal,
     /// Integers whose scores reach ±6·10⁴ and beyond and are exact in f32, each key twice: the softmax is all but
-    /// one-hot, and an error of scaling or an overflow of exp shows.
+    /// one-hot, and an error of scaling or an overflow of exp shows. Values reach ±5·10⁴.
     Large,
 }
 
@@ -41,6 +41,8 @@ pub(super) fn prefill_cases() -> Vec<Case> {
         (Full, 1, 65, 2, 2, 40, 33, 5, true, Normal),
         (Full, 2, 127, 3, 1, 64, 129, 3, true, Normal),
         (Full, 1, 9, 16, 2, 128, 700, 9, true, Normal),
+        (Full, 1, 33, 8, 1, 64, 3000, 1, true, Normal),
+        (Full, 1, 300, 1, 1, 32, 1, 2, true, Normal),
         (Full, 1, 22, 16, 1, 128, 65, 0, true, Normal),
         (Full, 2, 17, 3, 3, 80, 130, 30, true, Normal),
         (Full, 1, 40, 4, 2, 96, 100, 1, false, Normal),
@@ -198,7 +200,9 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
                     (q, cached(&p, k, d))
                 }
             };
-            let v = cached(&p, random.values(b * capacity * hkv * d_v, dtype), d_v);
+            let edge = if data == Large { 15_000.0 } else { 1.0 };
+            let v = (0..b * capacity * hkv * d_v).map(|_| round_to(edge * random.normal(), dtype)).collect();
+            let v = cached(&p, v, d_v);
             let extras = extra.apply(gpu, &mut p, &mut random)?;
             let q_gpu = gpu.floats(dtype, &[b, sq, hq, d], &q)?;
             let k_gpu = gpu.floats(dtype, &[b, capacity, hkv, d], &k)?;
@@ -235,7 +239,7 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
 }
 
 /// Values of a cache, NaN behind the keys: nothing of that may be used.
-fn cached(p: &Problem, mut values: Vec<f32>, d: usize) -> Vec<f32> {
+pub(super) fn cached(p: &Problem, mut values: Vec<f32>, d: usize) -> Vec<f32> {
     for (batch, len) in values.chunks_mut((p.capacity * p.hkv * d).max(1)).zip(&p.lens) {
         batch[len * p.hkv * d..].fill(f32::NAN);
     }

@@ -136,6 +136,21 @@ pub fn attention_rows(q: &[f32], k: &[f32], v: &[f32], p: &Problem, rows: &[usiz
     rows.par_iter().flat_map_iter(row).collect()
 }
 
+/// The reference of the probabilities [B, Hq, Sq, keys]: those of the keys that a query sees, zeros between them.
+pub fn probabilities(q: &[f32], k: &[f32], p: &Problem) -> Vec<f64> {
+    let keys = p.lens.iter().copied().max().unwrap_or(0);
+    let mut out = vec![0.0; p.queries() * keys];
+    for n in 0..p.queries() {
+        let (b, i, h) = p.query(n);
+        let scores = p.scores(&q[n * p.d..][..p.d], k, (b, i, h));
+        let (most, total) = sum(&scores);
+        for (j, score) in p.visible(b, i).into_iter().zip(&scores) {
+            out[((b * p.hq + h) * p.sq + i) * keys + j] = (score - most).exp() / total;
+        }
+    }
+    out
+}
+
 /// The reference of the LSE output: ln Σ exp(score), or the −1e30 that stands for ln 0.
 pub fn lse(q: &[f32], k: &[f32], p: &Problem) -> Vec<f64> {
     let row = |n: usize| {
@@ -284,6 +299,18 @@ mod tests {
         // A window counts along the branch.
         let narrow = Problem { window: Some(2), ..p };
         assert_eq!(seen(&narrow), [[0, 1], [1, 2], [2, 3], [1, 4], [0, 5]]);
+    }
+
+    #[test]
+    fn probabilities_of_equal_keys_are_equal() {
+        let p = Problem { causal: true, ..two_keys() };
+        let k = [1.0, 1.0, 1.0, 1.0, f32::NAN, f32::NAN];
+        let q = [1.0, 2.0, -3.0, 0.0];
+        assert_eq!(probabilities(&q, &k, &p), [1.0, 0.0, 0.5, 0.5]);
+        // A sink whose score is theirs takes a third.
+        let sunk = Problem { sinks: Some(vec![-1.5]), ..p };
+        let got = probabilities(&q, &k, &sunk);
+        assert!((got[2] - 1.0 / 3.0).abs() < 1e-7 && (got[3] - 1.0 / 3.0).abs() < 1e-7);
     }
 
     #[test]

@@ -111,20 +111,24 @@ impl Extras {
 
     /// What must come out of these queries, keys and values.
     pub fn checks(&self, p: &Problem, q: Vec<f32>, k: Vec<f32>, v: Vec<f32>, out: &Tensor) -> Vec<Check> {
-        let mut checks = Vec::new();
-        if let Some(lse) = &self.lse {
-            // The −1e30 of rows that see nothing would hide errors of the others.
-            let all = cpu::lse(&q, &k, p);
-            let (seen, unseen): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|&i| all[i] > -1e29);
-            for (name, at) in [("lse", seen), ("lse of nothing", unseen)] {
-                let want: Vec<f64> = at.iter().map(|&i| all[i]).collect();
-                checks.push(Check::new(name, lse, Rule::stored_in(DType::F32), move || want.clone()).at(at));
-            }
-        }
+        let mut checks = self.lse_checks(p, &q, &k);
         let (p, rule, rows) = (p.clone(), Rule::stored_in(out.dtype()), p.compared());
         let at = rows.iter().flat_map(|row| row * p.d_v..(row + 1) * p.d_v).collect();
         let want = move || cpu::attention_rows(&q, &k, &v, &p, &rows);
         checks.push(Check::new("out", out, rule, want).at(at));
         checks
+    }
+
+    /// Of the sums, if they are asked for.
+    pub fn lse_checks(&self, p: &Problem, q: &[f32], k: &[f32]) -> Vec<Check> {
+        let Some(lse) = &self.lse else { return Vec::new() };
+        // The −1e30 of rows that see nothing would hide errors of the others.
+        let all = cpu::lse(q, k, p);
+        let (seen, unseen): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|&i| all[i] > -1e29);
+        let of = |(name, at): (&'static str, Vec<usize>)| {
+            let want: Vec<f64> = at.iter().map(|&i| all[i]).collect();
+            Check::new(name, lse, Rule::stored_in(DType::F32), move || want.clone()).at(at)
+        };
+        [("lse", seen), ("lse of nothing", unseen)].map(of).into()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::merge_spec::{self, ATTENTION_MERGE, MERGE_LSE, MergeParams};
 use super::plan::MAX_SPLITS;
-use super::{spec, within_u32};
+use super::{check_width, spec, within_u32};
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder, Tier};
 use crate::tensor::{DType, Tensor};
@@ -54,9 +54,7 @@ pub fn record_merge(recorder: &mut Recorder<'_, '_>, request: &MergeLse<'_>) -> 
     if count == 0 || count > MAX_SPLITS {
         return Err(Error::shape(kernel, "number of parts P", count, format!("1 to {MAX_SPLITS}")));
     }
-    if d == 0 || d % 8 != 0 || d > 256 {
-        return Err(Error::shape(kernel, "parts' head size D", d, "a multiple of 8 from 8 to 256"));
-    }
+    check_width(kernel, "parts' head size D", d)?;
     lses.expect(kernel, "lses", &[DType::F32], &[count, b, sq, heads])?;
     out.expect(kernel, "out", &[parts.dtype()], &[b, sq, heads, d])?;
     if let Some(sinks) = sinks {

@@ -2,9 +2,11 @@
 //! with any ratio of query to KV heads and the masks of [`Options`].
 //!
 //! * [`record`]: many queries (prefill), online softmax in tiles (Dao et al., "FlashAttention", 2022);
+//! * [`record_varlen`]: the same for sequences of different lengths, packed one behind the other;
 //! * [`record_decode`]: 1 to 8 queries; the keys are split over workgroups and the parts merged ("Flash-Decoding",
 //!   Dao et al., 2023);
 //! * [`record_any`]: one of the two, by the number of queries;
+//! * [`record_probs`]: the probabilities themselves, for analysis;
 //! * [`record_merge`]: results over parts of the keys, merged into those over all;
 //! * [`record_paged`]: as `record_any`, over the blocks of a [`KvBlocks`] ("PagedAttention", Kwon et al., 2023).
 //!
@@ -14,6 +16,7 @@
 
 mod blocks;
 mod cases;
+mod coop;
 mod cpu;
 mod decode;
 mod extra;
@@ -23,18 +26,25 @@ mod msl;
 mod options;
 mod paged_cases;
 mod plan;
+mod probs;
+mod probs_spec;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod varlen;
+mod varlen_cases;
 
 pub use blocks::record_paged;
-pub use cpu::{Problem, attention, lse, merge_lse};
+pub use cpu::{Problem, attention, lse, merge_lse, probabilities};
 pub use decode::record_decode;
 pub use merge::{MergeLse, record_merge};
 pub use merge_spec::{ATTENTION_MERGE, MERGE_LSE};
 pub use options::Options;
 pub use plan::{merged_workspace_len, workspace_len};
-pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_PAGED};
+pub use probs::{AttentionProbs, record_probs};
+pub use probs_spec::ATTENTION_PROBS;
+pub use spec::{ATTENTION, ATTENTION_DECODE, ATTENTION_PAGED, ATTENTION_VARLEN};
+pub use varlen::{AttentionVarlen, Sequences, record_varlen};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder};
@@ -137,46 +147,65 @@ fn check_q(kernel: &'static str, q: &Tensor) -> Result<[usize; 4]> {
     let &[b, sq, hq, d] = q.shape() else {
         return Err(Error::shape(kernel, "q", q.shape(), "[B, Sq, Hq, D]"));
     };
-    if d == 0 || d % 8 != 0 || d > 256 {
-        return Err(Error::shape(kernel, "q's head size D", d, "a multiple of 8 from 8 to 256"));
-    }
+    check_width(kernel, "q's head size D", d)?;
     within_u32(&format!("{kernel}: q"), q.len() as u64)?;
     Ok([b, sq, hq, d])
+}
+
+fn check_width(kernel: &'static str, what: &str, d: usize) -> Result<()> {
+    if d == 0 || !d.is_multiple_of(8) || d > 256 {
+        return Err(Error::shape(kernel, what, d, "a multiple of 8 from 8 to 256"));
+    }
+    Ok(())
+}
+
+fn check_heads(kernel: &'static str, hq: usize, hkv: usize) -> Result<()> {
+    if hkv == 0 || !hq.is_multiple_of(hkv) {
+        let what = "k's number of heads Hkv";
+        return Err(Error::shape(kernel, what, hkv, format!("a divisor of q's {hq} heads")));
+    }
+    Ok(())
 }
 
 /// Checks a request; `None` if there is nothing to compute.
 fn check(kernel: &'static str, request: &Attention<'_>) -> Result<Option<(Sizes, BiasSteps)>> {
     let Attention { q, k, v, out, kv_len, options } = *request;
+    let (s, bias) = check_qk(kernel, q, k, kv_len, &options)?;
+    let (d_v, &[b, capacity, hkv, _]) = (v.cols(), k.shape()) else { return Ok(None) };
+    v.expect(kernel, "v", &[s.dtype], &[b, capacity, hkv, d_v])?;
+    check_width(kernel, "v's head size Dv", d_v)?;
+    out.expect(kernel, "out", &[s.dtype], &[b, q.shape()[1], q.shape()[2], d_v])?;
+    for (what, tensor) in [("v", v), ("out", out)] {
+        within_u32(&format!("{kernel}: {what}"), tensor.len() as u64)?;
+    }
+    Ok((!q.is_empty()).then_some((Sizes { d_v: d_v as u32, ..s }, bias)))
+}
+
+/// Checks queries, keys and options: their sizes, with values as wide as keys.
+fn check_qk(
+    kernel: &'static str,
+    q: &Tensor,
+    k: &Tensor,
+    kv_len: usize,
+    options: &Options<'_>,
+) -> Result<(Sizes, BiasSteps)> {
     let dtype = q.dtype();
     let [b, sq, hq, d] = check_q(kernel, q)?;
     let &[_, capacity, hkv, _] = k.shape() else {
         return Err(Error::shape(kernel, "k", k.shape(), "[B, C, Hkv, D]"));
     };
-    if hkv == 0 || hq % hkv != 0 {
-        let what = "k's number of heads Hkv";
-        return Err(Error::shape(kernel, what, hkv, format!("a divisor of q's {hq} heads")));
-    }
+    check_heads(kernel, hq, hkv)?;
     k.expect(kernel, "k", &[dtype], &[b, capacity, hkv, d])?;
-    let d_v = v.cols();
-    v.expect(kernel, "v", &[dtype], &[b, capacity, hkv, d_v])?;
-    if d_v == 0 || d_v % 8 != 0 || d_v > 256 {
-        return Err(Error::shape(kernel, "v's head size Dv", d_v, "a multiple of 8 from 8 to 256"));
-    }
-    out.expect(kernel, "out", &[dtype], &[b, sq, hq, d_v])?;
     if kv_len > capacity {
         return Err(Error::value(kernel, "kv_len", kv_len, format!("at most the capacity {capacity}")));
     }
     let bias = options.check(kernel, [b, sq, hq], kv_len)?;
-    for (what, tensor) in [("k", k), ("v", v), ("out", out)] {
-        within_u32(&format!("{kernel}: {what}"), tensor.len() as u64)?;
-    }
-    if q.is_empty() {
-        return Ok(None);
-    }
-    // No dimension exceeds its tensor's length, which fits (an empty k still has Hkv ≤ Hq, and kv_len = 0).
-    let [b, sq, hq, hkv, d, d_v, kv_len] = [b, sq, hq, hkv, d, d_v, kv_len].map(|n| n as u32);
+    within_u32(&format!("{kernel}: k"), k.len() as u64)?;
+    // No dimension exceeds its tensor's length, which fits (an empty k still has Hkv ≤ Hq, and kv_len = 0), or there
+    // are no queries.
+    let [b, sq, hq, hkv, d, kv_len] = [b, sq, hq, hkv, d, kv_len].map(|n| n as u32);
     let capacity = if k.is_empty() { 0 } else { capacity as u32 };
-    Ok(Some((Sizes { dtype, b, sq, hq, hkv, d, d_v, capacity, kv_len }, bias)))
+    Ok((Sizes { dtype, b, sq, hq, hkv, d, d_v: d, capacity, kv_len }, bias))
 }
 
 /// Shaders index elements with 32 bits.

@@ -61,10 +61,10 @@ const WIDTHS: [u32; 6] = [64, 80, 96, 128, 192, 256];
 /// The variant of `attention` or `attention_paged` for rows of `d`. `dtype` is that of the queries.
 pub(super) fn prefill_variant(dtype: DType, extras: Extras, d: u32) -> Variant {
     const THREADS: u32 = 256;
-    // One text serves all options of tensors.
+    // One text serves all options of tensors; `attention_varlen` has no such tier.
     let (format, paged) = match extras {
         Extras::Blocks(format) => (format, true),
-        Extras::None | Extras::Tensors => (format_of(dtype), false),
+        Extras::None | Extras::Tensors | Extras::Varlen => (format_of(dtype), false),
     };
     let width = WIDTHS.into_iter().find(|&w| w >= d).unwrap_or(WIDTHS[5]);
     // Halves hold codes of 8 bits and fewer exactly. bf16 becomes floats, as MSL has matrices of it from 3.1 on only.

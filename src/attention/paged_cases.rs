@@ -81,6 +81,7 @@ pub(super) fn tile_cases() -> Vec<Case> {
     }
     all.extend(more.iter().map(|shape| of(shape, KvFormat::Int8, DType::F32)));
     all.extend([KvFormat::Bf16, KvFormat::Int4].map(|format| of(&each[0], format, DType::Bf16)));
+    all.extend(more[2..5].iter().map(|shape| of(shape, KvFormat::Int8, DType::F16)));
     all
 }
 

@@ -2,7 +2,8 @@
 
 use super::cases::{decode_cases, prefill_cases};
 use super::paged_cases::tile_cases;
-use super::{Sizes, msl};
+use super::varlen_cases::varlen_cases;
+use super::{Sizes, coop, msl};
 use crate::error::Result;
 use crate::kernel::{
     Access, Binding, Def, Defines, KernelSpec, Needs, Params, Recorder, Tier, Variant, defines, params, tier,
@@ -41,11 +42,27 @@ pub static ATTENTION: KernelSpec = KernelSpec {
     params: AttentionParams::FIELDS,
     bindings: &[read("q"), read("k"), read("v"), read("bias"), read("sinks"), write("out"), write("lse")],
     tiers: &[
-        tier!(Base, "attention/attention.wgsl", || prefill_variants(Tier::Base)),
-        tier!(Subgroup, "attention/attention.wgsl", || prefill_variants(Tier::Subgroup)),
+        tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, TENSORS)),
+        tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, TENSORS)),
+        tier!(Coop, "attention/attention_coop.wgsl", || coop::variants(TENSORS)),
         tier!(Msl, "attention/attention.metal", msl::prefill_variants),
     ],
     cases: prefill_cases,
+};
+
+/// `attention` of packed sequences: the same shader, a table in place of the bias.
+pub static ATTENTION_VARLEN: KernelSpec = KernelSpec {
+    name: "attention_varlen",
+    family: "attention",
+    replaces: &[],
+    params: AttentionParams::FIELDS,
+    bindings: &[read("q"), read("k"), read("v"), read("table"), read("sinks"), write("out"), write("lse")],
+    tiers: &[
+        tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, [Extras::Varlen])),
+        tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, [Extras::Varlen])),
+        tier!(Coop, "attention/attention_coop.wgsl", || coop::variants([Extras::Varlen])),
+    ],
+    cases: varlen_cases,
 };
 
 /// `attention` over the blocks of a cache: the same shader, other bindings.
@@ -65,8 +82,9 @@ pub static ATTENTION_PAGED: KernelSpec = KernelSpec {
         write("lse"),
     ],
     tiers: &[
-        tier!(Base, "attention/attention.wgsl", || paged_variants(Tier::Base)),
-        tier!(Subgroup, "attention/attention.wgsl", || paged_variants(Tier::Subgroup)),
+        tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, blocks())),
+        tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, blocks())),
+        tier!(Coop, "attention/attention_coop.wgsl", || coop::variants(coop::FORMATS.map(Extras::Blocks))),
         tier!(Msl, "attention/attention.metal", msl::paged_variants),
     ],
     cases: tile_cases,
@@ -124,8 +142,31 @@ pub(super) enum Extras {
     None,
     /// All options, and values of another width than keys.
     Tensors,
+    /// The same, but for a bias and a tree; sequences of different lengths, packed one behind the other.
+    Varlen,
     /// The same, but for a bias; keys and values are in blocks.
     Blocks(KvFormat),
+}
+
+const TENSORS: [Extras; 2] = [Extras::None, Extras::Tensors];
+
+impl Extras {
+    /// What shaders of many queries are specialised on, whatever their tiles.
+    pub fn defines(self, dtype: DType) -> Defines {
+        let (word, store) = match self {
+            Extras::None => ("none", None),
+            Extras::Tensors => ("tensors", None),
+            Extras::Varlen => ("varlen", None),
+            Extras::Blocks(format) => ("paged", Some(format)),
+        };
+        defines![
+            EXTRAS = Def::Word(word),
+            STORE = Def::Word(store.map_or("none", KvFormat::name)),
+            QUANTISED = Def::Flag(store.is_some_and(KvFormat::quantised)),
+            OFFSET = Def::Flag(store.is_some_and(offset)),
+            KIND = Def::Word(dtype.wgsl()),
+        ]
+    }
 }
 
 /// What runs a call of many queries: a tier, and how its shader is specialised.
@@ -135,8 +176,10 @@ pub(super) fn prefill_plan(
     s: &Sizes,
     extras: Extras,
 ) -> Result<(Tier, Defines, Needs)> {
+    let caps = recorder.gpu().caps();
     recorder.choose(spec, |tier| match tier {
         Tier::Msl => Ok(msl::prefill_variant(s.dtype, extras, s.d.max(s.d_v)).into()),
+        Tier::Coop => coop::plan(caps, s, extras).map(Into::into),
         _ => Ok(prefill_variant(tier, s.dtype, s.d_v, extras).into()),
     })
 }
@@ -149,46 +192,27 @@ fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) -> Variant 
     // As many rows of V as half the pool holds, but a divisor of the tile's 32 keys.
     let fits = 512 / (threads * columns);
     let v_keys = [32, 16, 8].into_iter().find(|&n| n <= fits).unwrap_or(8);
-    let (word, store) = match extras {
-        Extras::None => ("none", None),
-        Extras::Tensors => ("tensors", None),
-        Extras::Blocks(format) => ("paged", Some(format)),
-    };
-    Variant {
-        defines: defines![
-            SUBGROUP = Def::Flag(tier == Tier::Subgroup),
-            EXTRAS = Def::Word(word),
-            STORE = Def::Word(store.map_or("none", KvFormat::name)),
-            QUANTISED = Def::Flag(store.is_some_and(KvFormat::quantised)),
-            OFFSET = Def::Flag(store.is_some_and(offset)),
-            KIND = Def::Word(dtype.wgsl()),
-            TC = Def::Num(threads),
-            J = Def::Num(columns),
-            V_KEYS = Def::Num(v_keys),
-        ],
-        needs: Needs {
-            f16: dtype == DType::F16,
-            workgroup_storage: 16 << 10,
-            threads: 16 * threads,
-            ..Needs::default()
-        },
-    }
+    let mut defines = extras.defines(dtype);
+    defines.extend(defines![
+        SUBGROUP = Def::Flag(tier == Tier::Subgroup),
+        TC = Def::Num(threads),
+        J = Def::Num(columns),
+        V_KEYS = Def::Num(v_keys),
+    ]);
+    let (f16, workgroup_storage, threads) = (dtype == DType::F16, 16 << 10, 16 * threads);
+    Variant { defines, needs: Needs { f16, workgroup_storage, threads, ..Needs::default() } }
 }
 
-/// Widths of values with a variant each.
-const WIDTHS: [u32; 6] = [32, 64, 96, 128, 192, 256];
+/// Widths with a variant each.
+pub(super) const WIDTHS: [u32; 6] = [32, 64, 96, 128, 192, 256];
+
+fn blocks() -> [Extras; 7] {
+    KvFormat::ALL.map(Extras::Blocks)
+}
 
 fn of_widths(tier: Tier, extras: impl IntoIterator<Item = Extras> + Clone) -> Vec<Variant> {
     let all = DTYPES.into_iter().flat_map(|t| extras.clone().into_iter().map(move |e| (t, e)));
     all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(tier, t, d, e))).collect()
-}
-
-fn prefill_variants(tier: Tier) -> Vec<Variant> {
-    of_widths(tier, [Extras::None, Extras::Tensors])
-}
-
-fn paged_variants(tier: Tier) -> Vec<Variant> {
-    of_widths(tier, KvFormat::ALL.map(Extras::Blocks))
 }
 
 /// Whether codes are stored with a constant added.

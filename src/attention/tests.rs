@@ -183,6 +183,77 @@ fn wrong_calls_are_named() {
 }
 
 #[test]
+fn wrong_packed_calls_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");
+    let f32s = |shape: &[usize]| make(DType::F32, shape);
+    let sequences = Sequences::new(&gpu, &[(3, 4), (0, 2), (2, 1)]).expect("fits");
+    assert_eq!((sequences.count(), sequences.totals()), (3, (5, 7)));
+    let (q, k, v, out) = (f32s(&[5, 4, 16]), f32s(&[7, 2, 16]), f32s(&[7, 2, 24]), f32s(&[5, 4, 24]));
+    let causal = Options::causal(1.0);
+    let good = AttentionVarlen {
+        q: &q,
+        k: &k,
+        v: &v,
+        out: &out,
+        sequences: &sequences,
+        options: Options { window: Some(2), ..causal },
+    };
+    gpu.run(|r| record_varlen(r, &good)).expect("a right call");
+    let other = Sequences::new(&gpu, &[(5, 8)]).expect("fits");
+    let (flat, odd, three, half) =
+        (f32s(&[5, 64]), f32s(&[5, 4, 12]), f32s(&[7, 3, 16]), make(DType::F16, &[7, 2, 16]));
+    let bias = f32s(&[1, 1, 5, 7]);
+    let with = |options| AttentionVarlen { options, ..good };
+    let wrong = [
+        (AttentionVarlen { q: &flat, ..good }, "q is [5, 64], needs [all queries, Hq, D]"),
+        (AttentionVarlen { q: &odd, ..good }, "q's head size D is 12"),
+        (AttentionVarlen { q: &k, ..good }, "q is [7, 2, 16], needs [5, 2, 16]"),
+        (
+            AttentionVarlen { k: &three, ..good },
+            "k's number of heads Hkv is 3, needs a divisor of q's 4 heads",
+        ),
+        (AttentionVarlen { k: &half, ..good }, "k's dtype is F16"),
+        (AttentionVarlen { v: &out, ..good }, "v is [5, 4, 24], needs [7, 2, 24]"),
+        (AttentionVarlen { out: &q, ..good }, "out is [5, 4, 16], needs [5, 4, 24]"),
+        (AttentionVarlen { sequences: &other, ..good }, "k is [7, 2, 16], needs [8, 2, 16]"),
+        (with(Options { bias: Some(&bias), ..causal }), "must be None for packed sequences"),
+        (with(Options { tree: Some(&bias), ..causal }), "must be None for packed sequences"),
+        (with(Options { sinks: Some(&bias), ..causal }), "sinks is [1, 1, 5, 7], needs [4]"),
+        (with(Options { lse: Some(&bias), ..causal }), "lse is [1, 1, 5, 7], needs [5, 4]"),
+        (with(Options { window: Some(0), ..causal }), "window = 0"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record_varlen(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("attention_varlen: ") && error.contains(want), "{error} is not {want}");
+    }
+    let error = Sequences::new(&gpu, &[(1 << 31, 0), (1 << 31, 0)]).expect_err("too many").to_string();
+    assert!(error.starts_with("Sequences: queries in all"), "{error}");
+}
+
+#[test]
+fn wrong_calls_for_probabilities_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let f32s = |shape: &[usize]| gpu.alloc(DType::F32, shape).expect("fits");
+    let (q, k, out) = (f32s(&[2, 3, 4, 16]), f32s(&[2, 7, 2, 16]), f32s(&[2, 4, 3, 5]));
+    let (q, k, out, options) = (&q, &k, &out, Options::causal(1.0));
+    let good = AttentionProbs { q, k, out, kv_len: 5, options };
+    gpu.run(|r| record_probs(r, &good)).expect("a right call");
+    let half = gpu.alloc(DType::F16, &[2, 4, 3, 5]).expect("fits");
+    let wrong = [
+        (AttentionProbs { q: k, ..good }, "out is [2, 4, 3, 5], needs [2, 2, 7, 5]"),
+        (AttentionProbs { k: q, ..good }, "kv_len = 5, must be at most the capacity 3"),
+        (AttentionProbs { out: &half, ..good }, "out's dtype is F16"),
+        (AttentionProbs { kv_len: 6, ..good }, "out is [2, 4, 3, 5], needs [2, 4, 3, 6]"),
+        (AttentionProbs { options: Options::causal(f32::NAN), ..good }, "scale = NaN"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record_probs(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("attention_probs: ") && error.contains(want), "{error} is not {want}");
+    }
+}
+
+#[test]
 fn wrong_merges_are_named() {
     let gpu = Gpu::new().expect("an adapter");
     let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");

@@ -87,7 +87,7 @@ macro_rules! files {
 /// All 37 files.
 pub static INVENTORY: &[UpstreamFile] = files! {
     "all_reduce" 10: "reduce_shards" "";
-    "attention" 4: "attention" "", "attention" "bias", "attention" "probabilities";
+    "attention" 4: "attention" "", "attention" "bias", "attention_probs" "";
     "batched_gemm" 2: "gemm_batched" "", "qgemm" "fp4 batch";
     "bf16_compat" 6: "convert" "";
     "decode_gemv" 5: "qgemv" "fp4";
@@ -115,7 +115,7 @@ pub static INVENTORY: &[UpstreamFile] = files! {
     "rope" 16: "rope" "", "rope_cache" "", "rope_cache" "yarn", "rope" "mla";
     "rwkv_wkv" 8: "wkv" "", "token_shift" "", "relu2" "";
     "sampling" 13: "softmax" "", "argmax" "", "sample" "", "logits" "penalty";
-    "simdgroup_attention" 3: "attention" "", "attention" "probabilities";
+    "simdgroup_attention" 3: "attention" "", "attention_probs" "";
     "sliding_window_attention" 4: "attention" "window", "attention_decode" "window";
     "sparse" 13: "gemm_sparse" "";
     "sparse_gemm" 2: "gemm_sparse" "fp4";

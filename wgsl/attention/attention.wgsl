@@ -5,55 +5,11 @@
 // Everything else shares one pool of 16 KiB, staged as f32 by all threads: slices of 32 elements of Q and K while
 // scores are made, then the 64 × 32 probabilities and a few rows of V. So every head size fits the smallest adapter.
 // Slices are XOR-swizzled by row: threads of a subgroup read one column of many rows without bank conflicts.
-// EXTRAS == paged (attention_paged): keys and values are rows of a cache in blocks, decoded as they are staged.
-//!include "common/fours.wgsl"
+// Keys and values of a cache in blocks (EXTRAS == paged) are decoded as they are staged. Where sequences have lengths of
+// their own (varlen), the grid has tiles for the longest, and those past the end of a shorter one leave at once.
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
-#if EXTRAS == paged
-//!include "common/kv_decode.wgsl"
-#elif EXTRAS == tensors
-//!include "common/bias.wgsl"
-#endif
-#if EXTRAS != none
-//!include "common/tree.wgsl"
-#endif
-
-struct Params {
-    sq: u32, kv_len: u32, capacity: u32, heads: u32, kv_heads: u32,
-    d4: u32,       // vec4s of a head
-    tiles: u32,    // of 64 rows
-    groups: u32,
-    causal: u32,
-    scale: f32,
-    // EXTRAS:
-    e4: u32,       // vec4s of a row of V
-    window: u32,   // keys that a query sees; 0 for all
-    soft_cap: f32, // 0 for none
-    sinks: u32, lse: u32, bias: u32, // whether there are any; bias: 2 for a tree
-    bias_b: u32, bias_h: u32, bias_q: u32, // steps of the bias from sequence to sequence, head to head, query to query
-    // paged:
-    block: u32,    // rows of a block
-    blocks: u32,
-    table: u32,    // words of a sequence in the table: its length, then its blocks; 0 for block = sequence
-}
-var<immediate> params: Params;
-@group(0) @binding(0) var<storage, read> q: array<Fours>;
-#if EXTRAS == paged
-@group(0) @binding(1) var<storage, read> k: array<Raw>;
-@group(0) @binding(2) var<storage, read> v: array<Raw>;
-@group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
-@group(0) @binding(4) var<storage, read> table: array<u32>;
-@group(0) @binding(5) var<storage, read> sinks: array<u32>; // f32, or the words of a tree
-@group(0) @binding(6) var<storage, read_write> out: array<Fours>;
-@group(0) @binding(7) var<storage, read_write> lse: array<f32>;
-#else
-@group(0) @binding(1) var<storage, read> k: array<Fours>;
-@group(0) @binding(2) var<storage, read> v: array<Fours>;
-@group(0) @binding(3) var<storage, read> bias: array<u32>; // f32, or the words of a tree
-@group(0) @binding(4) var<storage, read> sinks: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<Fours>;
-@group(0) @binding(6) var<storage, read_write> lse: array<f32>;
-#endif
+//!include "common/prefill.wgsl"
 
 const THREADS = 16u * TC;
 const KEYS = 32u;               // of a tile
@@ -93,21 +49,7 @@ fn rows_sum(value: vec4<f32>, spot: Spot) -> vec4<f32> {
     return sum;
 }
 
-// The number of keys, of `len`, that a folded row sees.
-fn visible(row: u32, len: u32) -> u32 {
-    if params.causal == 0u { return len; }
-    let position = row / (params.heads / params.kv_heads);
-    return u32(clamp(i32(position + len) + 1 - i32(params.sq), 0, i32(len)));
-}
-
 #if EXTRAS != none
-// The first key that a folded row sees.
-fn first_visible(row: u32, len: u32) -> u32 {
-    if params.window == 0u { return 0u; }
-    let position = row / (params.heads / params.kv_heads);
-    return u32(max(i32(position + len) + 1 - i32(params.sq) - i32(params.window), 0));
-}
-
 // Which of a thread's four rows see a key that the causal mask lets through.
 fn seen_in_tree(row0: u32, key: u32, len: u32, sequence: u32) -> vec4<bool> {
     if params.bias != TREE || (params.bias_h == 0u && key + params.sq < len) { return vec4(true); }
@@ -115,57 +57,6 @@ fn seen_in_tree(row0: u32, key: u32, len: u32, sequence: u32) -> vec4<bool> {
         tree_sees(row0, key, len, sequence), tree_sees(row0 + 16u, key, len, sequence),
         tree_sees(row0 + 32u, key, len, sequence), tree_sees(row0 + 48u, key, len, sequence),
     );
-}
-
-// A score under the cap. Past ±10 tanh is ±1 in f32, and some implementations overflow.
-fn bent(score: vec4<f32>) -> vec4<f32> {
-    if params.soft_cap <= 0.0 { return score; }
-    return params.soft_cap * tanh(clamp(score / params.soft_cap, vec4(-10.0), vec4(10.0)));
-}
-#endif
-
-#if EXTRAS == tensors
-fn mask_word(at: u32) -> u32 { return bias[at]; }
-fn sink_of(head: u32) -> f32 { return sinks[head]; }
-#elif EXTRAS == paged
-fn mask_word(at: u32) -> u32 { return sinks[at]; }
-fn sink_of(head: u32) -> f32 { return bitcast<f32>(sinks[head]); }
-
-// Where a key's rows are. A wild number of a block stands for the last.
-fn row_of(key: u32, sequence: u32, head: u32) -> u32 {
-    let at = key / params.block;
-    var number = sequence;
-    if params.table != 0u { number = min(table[sequence * params.table + 1u + at], params.blocks - 1u); }
-    return (number * params.kv_heads + head) * params.block + key - at * params.block;
-}
-
-#if QUANTISED
-// Eight elements of a row from their codes.
-fn scaled(codes: Eight, scale: f32) -> Eight {
-#if OFFSET
-    return Eight((codes.part0 * CODE_UNIT - CODE_OFFSET) * scale, (codes.part1 * CODE_UNIT - CODE_OFFSET) * scale);
-#else
-    return Eight(codes.part0 * (CODE_UNIT * scale), codes.part1 * (CODE_UNIT * scale));
-#endif
-}
-#endif
-
-fn load_k(row: u32, piece: u32) -> Eight {
-    let eight = decode(k[row * (params.d4 / 2u) + piece]);
-#if QUANTISED
-    return scaled(eight, unpack2x16float(scales[row]).x);
-#else
-    return eight;
-#endif
-}
-
-fn load_v(row: u32, piece: u32) -> Eight {
-    let eight = decode(v[row * (params.e4 / 2u) + piece]);
-#if QUANTISED
-    return scaled(eight, unpack2x16float(scales[row]).y);
-#else
-    return eight;
-#endif
 }
 #endif
 
@@ -184,47 +75,38 @@ fn main(place: Place) {
     }
 #endif
     let d4 = params.d4;
-    let ratio = params.heads / params.kv_heads;
-    let rows = params.sq * ratio;
+    let e4 = params.e4;
+    let head = (group / params.tiles) % params.kv_heads;
+    let sequence = sequence_at(group / (params.tiles * params.kv_heads));
+    let len = sequence.len;
+    let rows = sequence.sq * (params.heads / params.kv_heads);
     // The last tiles see the most keys under a causal mask, so they start first.
     let first = (params.tiles - 1u - group % params.tiles) * 64u;
-    let head = (group / params.tiles) % params.kv_heads;
-    let batch = group / (params.tiles * params.kv_heads);
-#if EXTRAS == paged
-    var len = params.kv_len;
-    if params.table != 0u { len = min(table[batch * params.table], len); }
-    let e4 = params.e4;
-#else
-    let len = params.kv_len;
-    let kv_first = (batch * params.capacity * params.kv_heads + head) * d4;
-    let kv_stride = params.kv_heads * d4;
-#endif
-#if EXTRAS == tensors
-    let e4 = params.e4;
-    let v_first = (batch * params.capacity * params.kv_heads + head) * e4;
-    let v_stride = params.kv_heads * e4;
-#endif
+    if first >= rows { return; }
 
     // Rows past the last stand in for it: they are computed and not stored.
     var q_at: array<u32, Q_LOADS>;
     for (var n = 0u; n < Q_LOADS; n++) {
         let row = min(first + id / 8u + n * (THREADS / 8u), rows - 1u);
-        q_at[n] = ((batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio) * d4;
+        q_at[n] = query_row(row, head, sequence) * d4;
     }
     let row0 = first + spot.tr;
-    let limit = vec4(visible(row0, len), visible(row0 + 16u, len), visible(row0 + 32u, len), visible(row0 + 48u, len));
-    let end = visible(min(first + 63u, rows - 1u), len);
+    let sq = sequence.sq;
+    let limit = vec4(
+        visible(row0, sq, len), visible(row0 + 16u, sq, len), visible(row0 + 32u, sq, len), visible(row0 + 48u, sq, len),
+    );
+    let end = visible(min(first + 63u, rows - 1u), sq, len);
 
 #if EXTRAS != none
     let low = vec4(
-        first_visible(row0, len), first_visible(row0 + 16u, len),
-        first_visible(row0 + 32u, len), first_visible(row0 + 48u, len),
+        first_visible(row0, sq, len), first_visible(row0 + 16u, sq, len),
+        first_visible(row0 + 32u, sq, len), first_visible(row0 + 48u, sq, len),
     );
-    let begin = first_visible(first, len) / KEYS * KEYS;
+    let begin = first_visible(first, sq, len) / KEYS * KEYS;
 #if EXTRAS == tensors
     let bias_at = vec4(
-        bias_start(row0, batch, head), bias_start(row0 + 16u, batch, head),
-        bias_start(row0 + 32u, batch, head), bias_start(row0 + 48u, batch, head),
+        bias_start(row0, sequence.index, head), bias_start(row0 + 16u, sequence.index, head),
+        bias_start(row0 + 32u, sequence.index, head), bias_start(row0 + 48u, sequence.index, head),
     );
 #endif
 #else
@@ -253,7 +135,7 @@ fn main(place: Place) {
             for (var i = id; i < 128u; i += THREADS) {
                 let key = i / 4u;
                 let piece = slice / 2u + i % 4u;
-                let row = row_of(min(key0 + key, end - 1u), batch, head);
+                let row = key_row(min(key0 + key, end - 1u), head, sequence);
                 let eight = load_k(row, min(piece, d4 / 2u - 1u));
                 let own = piece < d4 / 2u;
                 let c = i % 4u * 2u;
@@ -264,7 +146,7 @@ fn main(place: Place) {
             for (var n = 0u; n < K_LOADS; n++) {
                 let key = id / 8u + n * (THREADS / 8u);
                 // Keys past the end are masked; their loads repeat the last one, as what lies behind is not ours.
-                let value = widen(k[kv_first + min(key0 + key, end - 1u) * kv_stride + column]);
+                let value = widen(k[key_row(min(key0 + key, end - 1u), head, sequence) * d4 + column]);
                 pool[V_AT + key * 8u + ((id ^ key) & 7u)] = select(vec4<f32>(), value, inside);
             }
 #endif
@@ -294,7 +176,7 @@ fn main(place: Place) {
                 score += bitcast<vec4<f32>>(vec4(bias[at.x], bias[at.y], bias[at.z], bias[at.w]));
             }
 #endif
-            let seen = (vec4(key) < limit) & (vec4(key) >= low) & seen_in_tree(row0, key, len, batch);
+            let seen = (vec4(key) < limit) & (vec4(key) >= low) & seen_in_tree(row0, key, len, sequence.index);
             s[i] = select(vec4(MASKED), score, seen);
 #else
             s[i] = select(vec4(MASKED), s[i] * params.scale, vec4(key0 + spot.tc + TC * i) < limit);
@@ -310,7 +192,7 @@ fn main(place: Place) {
             // A row that has seen nothing yet has the sentinel as its maximum, so the mask is applied here too.
 #if EXTRAS != none
             let at = key0 + key;
-            let seen = (vec4(at) < limit) & (vec4(at) >= low) & seen_in_tree(row0, at, len, batch);
+            let seen = (vec4(at) < limit) & (vec4(at) >= low) & seen_in_tree(row0, at, len, sequence.index);
             let p = select(vec4<f32>(), exp(s[i] - most), seen);
 #else
             let p = select(vec4<f32>(), exp(s[i] - most), vec4(key0 + key) < limit);
@@ -328,7 +210,7 @@ fn main(place: Place) {
             workgroupBarrier();
 #if EXTRAS == paged
             for (var i = id; i < V_KEYS * (WIDTH / 2u); i += THREADS) {
-                let row = row_of(min(key0 + part + i / (WIDTH / 2u), end - 1u), batch, head);
+                let row = key_row(min(key0 + part + i / (WIDTH / 2u), end - 1u), head, sequence);
                 let eight = load_v(row, min(i % (WIDTH / 2u), e4 / 2u - 1u));
                 pool[V_AT + 2u * i] = eight.part0;
                 pool[V_AT + 2u * i + 1u] = eight.part1;
@@ -336,11 +218,7 @@ fn main(place: Place) {
 #else
             for (var i = id; i < V_KEYS * WIDTH; i += THREADS) {
                 let key = min(key0 + part + i / WIDTH, end - 1u);
-#if EXTRAS == tensors
-                pool[V_AT + i] = widen(v[v_first + key * v_stride + min(i % WIDTH, e4 - 1u)]);
-#else
-                pool[V_AT + i] = widen(v[kv_first + key * kv_stride + min(i % WIDTH, d4 - 1u)]);
-#endif
+                pool[V_AT + i] = widen(v[key_row(key, head, sequence) * e4 + min(i % WIDTH, e4 - 1u)]);
             }
 #endif
             workgroupBarrier();
@@ -362,6 +240,7 @@ fn main(place: Place) {
     // A sink is one more key with a value of 0.
     var fade = vec4(1.0);
     if params.sinks != 0u {
+        let ratio = params.heads / params.kv_heads;
         var sink = vec4<f32>();
         for (var i = 0u; i < 4u; i++) { sink[i] = sink_of(head * ratio + (row0 + 16u * i) % ratio); }
         let most = max(top, sink);
@@ -371,22 +250,20 @@ fn main(place: Place) {
     }
     let norm = select(vec4<f32>(), fade / total, total > vec4<f32>());
     let sum = select(vec4(MASKED), top + log(total), total > vec4<f32>());
-    let columns = e4;
 #else
     let norm = select(vec4<f32>(), 1.0 / total, total > vec4<f32>());
-    let columns = d4;
 #endif
     for (var i = 0u; i < 4u; i++) {
         let row = row0 + 16u * i;
         if row < rows {
-            let head_at = (batch * params.sq + row / ratio) * params.heads + head * ratio + row % ratio;
+            let head_at = query_row(row, head, sequence);
 #if EXTRAS != none
             if params.lse != 0u && spot.tc == 0u { lse[head_at] = sum[i]; }
 #endif
-            let at = head_at * columns;
+            let at = head_at * e4;
             for (var j = 0u; j < J; j++) {
                 let column = j * TC + spot.tc;
-                if column < columns { out[at + column] = narrow(acc[4u * j + i] * norm[i]); }
+                if column < e4 { out[at + column] = narrow(acc[4u * j + i] * norm[i]); }
             }
         }
     }
