@@ -253,7 +253,7 @@ pub(super) fn gemv() -> Vec<Case> {
 pub(super) fn gemm() -> Vec<Case> {
     let spec = &GEMM_SPARSE;
     let edges = [
-        (9, 1, 4),
+        (9, 1, 20),
         (13, 70, 392),
         (16, 16, 32),
         (33, 65, 36),
