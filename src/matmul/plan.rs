@@ -1,9 +1,10 @@
 //! Which kernel, tile and split serve a shape. Static tables: nothing is tuned inside a caller's call.
 
 use super::fused_spec::fuse;
+use super::msl::{MslTile, msl_variant, wide_tiles};
 use super::spec::{
-    COOP_TILES, CoopTile, GEMM, GEMV_TILES, GemvTile, MSL_TILES, MslTile, QGEMM, QGEMV, coop_variant,
-    gemm_variant, gemv_tiles, gemv_variant, msl_variant, packet, wide_tiles,
+    COOP_TILES, CoopTile, GEMM, GEMV_TILES, GemvTile, QGEMM, QGEMV, coop_variant, gemm_variant, gemv_tiles,
+    gemv_variant, packet,
 };
 use super::weight::Weight;
 use crate::device::Caps;
@@ -94,7 +95,7 @@ pub(super) fn variant(
         return Ok(fuse(gemv_variant(tier, traits, (a, out), tile, pair), spec).into());
     }
     if tier == Tier::Msl {
-        let tile = msl_tile(m, n, wide_tiles(traits.format, a));
+        let tile = MslTile::choose(m, n, wide_tiles(traits.format, a));
         return Ok(fuse(msl_variant(tile, traits, (a, out), pair), spec).into());
     }
     if tier != Tier::Coop {
@@ -148,13 +149,6 @@ fn coop_tile(caps: &Caps, m: usize, n: usize) -> Result<&'static CoopTile, Strin
         .find(busy)
         .or_else(|| candidates.next_back())
         .ok_or_else(|| format!("no tile for matrices of side {side} and subgroups of {lanes} lanes"))
-}
-
-/// The large tile where it gives every one of some tens of cores work and its rows are mostly used. Not measured yet.
-fn msl_tile(m: usize, n: usize, wide: bool) -> &'static MslTile {
-    let busy = |t: &&MslTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= 64 && 4 * m >= 3 * t.m();
-    let mut fitting = MSL_TILES.iter().filter(|t| t.wide == wide);
-    fitting.clone().find(busy).or_else(|| fitting.next_back()).unwrap_or(&MSL_TILES[0])
 }
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.

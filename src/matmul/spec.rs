@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::cases;
+use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
@@ -110,7 +111,7 @@ pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
 pub(super) const DENSE: &[Format] = &[Format::F32, Format::F16, Format::Bf16];
 pub(super) const QUANTISED: &[Format] = Format::ALL.split_at(DENSE.len()).1;
 
-type DTypes = (DType, DType);
+pub(super) type DTypes = (DType, DType);
 
 /// The defines that all readers of a weight share: see `wgsl/common/weight.wgsl` and `packed.wgsl`.
 pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
@@ -144,7 +145,7 @@ fn codes(format: Format) -> &'static str {
 }
 
 /// The defines that all matrix kernels share.
-fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
+pub(super) fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
     let mut defines = weight_defines(traits.format, needs_f16((a, out)));
     defines.extend(defines![
         ROWS = Def::Word(traits.rows.name()),
@@ -159,7 +160,7 @@ fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
 }
 
 /// Packed halves are read without the f16 feature, but the alias that names the type needs it.
-fn needs_f16((a, out): DTypes) -> bool {
+pub(super) fn needs_f16((a, out): DTypes) -> bool {
     a == DType::F16 || out == DType::F16
 }
 
@@ -326,68 +327,6 @@ pub(super) fn coop_variant(
     Variant { defines, needs }
 }
 
-/// A tiling of the `Msl` tier: SIMD-groups in two rows of two, K in steps of `k`.
-pub(super) struct MslTile {
-    /// Whether tiles are of floats.
-    pub wide: bool,
-    /// Matrices of a SIMD-group, down and across.
-    frags: (u32, u32),
-    k: u32,
-}
-
-/// Largest first for each kind of elements.
-pub(super) const MSL_TILES: &[MslTile] = &[
-    MslTile { wide: false, frags: (4, 4), k: 32 },
-    MslTile { wide: false, frags: (2, 2), k: 32 },
-    MslTile { wide: true, frags: (4, 4), k: 16 },
-    MslTile { wide: true, frags: (2, 2), k: 32 },
-];
-
-impl MslTile {
-    pub fn m(&self) -> usize {
-        2 * 8 * self.frags.0 as usize
-    }
-    pub fn n(&self) -> usize {
-        2 * 8 * self.frags.1 as usize
-    }
-    /// Two pairs of tiles, their rows padded by 16 bytes.
-    fn workgroup_storage(&self) -> u32 {
-        let size = if self.wide { 4 } else { 2 };
-        2 * (self.m() + self.n()) as u32 * (self.k * size + 16)
-    }
-}
-
-/// Tiles are of halves where these hold what is multiplied: weights of 32 bits and bf16 do not fit them.
-pub(super) fn wide_tiles(format: Format, a: DType) -> bool {
-    a != DType::F16 || matches!(format, Format::F32 | Format::Bf16)
-}
-
-pub(super) fn msl_variant(tile: &MslTile, traits: Traits, dtypes: DTypes, pair: bool) -> Variant {
-    const THREADS: u32 = 128;
-    let share = |side: usize| side as u32 * tile.k / THREADS;
-    // Of a packet, and within a group.
-    let w_each = share(tile.n()).min(packet(traits.format)).min(16);
-    let mut defines = common(traits, dtypes, pair);
-    defines.extend(defines![
-        TILE = Def::Type(if tile.wide { "f32" } else { "f16" }),
-        SIDE = Def::Num(8),
-        THREADS = Def::Num(THREADS),
-        GRID_M = Def::Num(2),
-        GRID_N = Def::Num(2),
-        FRAG_M = Def::Num(tile.frags.0),
-        FRAG_N = Def::Num(tile.frags.1),
-        TILE_M = Def::Num(tile.m() as u32),
-        TILE_N = Def::Num(tile.n() as u32),
-        TILE_K = Def::Num(tile.k),
-        A_ITEMS = Def::Num(share(tile.m()) / 8),
-        W_ITEMS = Def::Num(share(tile.n()) / w_each),
-        W_EACH = Def::Num(w_each),
-    ]);
-    let f16 = needs_f16(dtypes);
-    let workgroup_storage = tile.workgroup_storage();
-    Variant { defines, needs: Needs { f16, threads: THREADS, workgroup_storage, ..Needs::default() } }
-}
-
 /// Elements that one thread loads at once: PACKET of `wgsl/common/weight.wgsl`.
 pub(crate) const fn packet(format: Format) -> u32 {
     match format {
@@ -398,7 +337,7 @@ pub(crate) const fn packet(format: Format) -> u32 {
     }
 }
 
-fn traits(formats: &[Format]) -> Vec<Traits> {
+pub(super) fn traits(formats: &[Format]) -> Vec<Traits> {
     let mut all = Vec::new();
     for &format in formats {
         for rows in Rows::ALL {
@@ -442,20 +381,8 @@ pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     unique(all)
 }
 
-pub(super) fn msl_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
-    let mut all = Vec::new();
-    for traits in traits(formats) {
-        for dtypes in super::DTYPES {
-            let wide = wide_tiles(traits.format, dtypes.0);
-            let tiles = MSL_TILES.iter().filter(|tile| tile.wide == wide);
-            all.extend(tiles.map(|tile| msl_variant(tile, traits, dtypes, pair)));
-        }
-    }
-    unique(all)
-}
-
 /// Not every trait matters to every kernel.
-fn unique(all: Vec<Variant>) -> Vec<Variant> {
+pub(super) fn unique(all: Vec<Variant>) -> Vec<Variant> {
     let mut seen = HashSet::new();
     all.into_iter().filter(|v| seen.insert(v.defines.clone())).collect()
 }
