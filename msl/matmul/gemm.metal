@@ -9,23 +9,7 @@
 //!include "common/activation.metal"
 //!include "common/linear.metal"
 //!include "common/rows.metal"
-
-constant constexpr uint STRIDE = TILE_K + 16u / sizeof(TILE); // elements from one tile row to the next
-constant constexpr uint PART_M = FRAG_M * 8u;                 // a SIMD-group's share of the tile
-constant constexpr uint PART_N = FRAG_N * 8u;
-constant constexpr uint SUMS = GRID_M * GRID_N * PART_M * PART_N;
-// Bytes of both pairs of tiles, and of all sums after them.
-constant constexpr uint TILES = 2u * (TILE_M + TILE_N) * STRIDE * sizeof(TILE);
-static_assert(TILES >= SUMS * sizeof(float), "the sums fit where the tiles were");
-
-using Matrix = simdgroup_matrix<TILE, 8, 8>;
-using Sums = simdgroup_matrix<float, 8, 8>;
-using Four = vec<TILE, 4>;
-
-inline void put_eight(threadgroup TILE* to, Eight x) {
-    *(threadgroup Four*)to = Four(x.lo);
-    *(threadgroup Four*)(to + 4) = Four(x.hi);
-}
+//!include "common/tiles.metal"
 
 [[max_total_threads_per_threadgroup(THREADS)]]
 kernel void gemm(
@@ -53,11 +37,8 @@ kernel void gemm(
     uint tiles_n = (params.n + TILE_N - 1u) / TILE_N;
     uint tile = group_index(group, groups);
     if (tile >= tiles_m * tiles_n) return; // the fold rounded up
-    // Bands of 8 tile rows, walked column by column: threadgroups that run together share rows of a and of w in the cache.
-    uint band = tile / (8u * tiles_n);
-    uint height = min(tiles_m - band * 8u, 8u);
-    uint m0 = (band * 8u + tile % (8u * tiles_n) % height) * TILE_M;
-    uint n0 = (tile % (8u * tiles_n) / height) * TILE_N;
+    uint2 origin = tile_origin(tile, tiles_m, tiles_n);
+    uint m0 = origin.x, n0 = origin.y;
     uint part_m = simdgroup / GRID_N * PART_M;
     uint part_n = simdgroup % GRID_N * PART_N;
     Weight weight{w, scales, zeros};
@@ -86,9 +67,7 @@ kernel void gemm(
         offset_next[t] = load_zero(weight, params, w_row[t], of);
     }
     Sums sum[FRAG_M][FRAG_N];
-    for (uint i = 0; i < FRAG_M; ++i) {
-        for (uint j = 0; j < FRAG_N; ++j) sum[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
-    }
+    clear(sum);
     threadgroup TILE* tiles = (threadgroup TILE*)memory;
     for (uint k0 = 0; k0 < params.k; k0 += TILE_K) {
         for (uint t = 0; t < A_ITEMS; ++t) put_eight(tiles + a_to[t], widen(a_next[t]));
@@ -113,27 +92,13 @@ kernel void gemm(
             scale_next[t] = load_scale(weight, params, w_row[t], of);
             offset_next[t] = load_zero(weight, params, w_row[t], of);
         }
-        threadgroup TILE* tile_a = tiles + part_m * STRIDE;
-        threadgroup TILE* tile_w = tiles + (TILE_M + part_n) * STRIDE;
-        for (uint k = 0; k < TILE_K; k += 8u) {
-            Matrix left[FRAG_M], right[FRAG_N];
-            for (uint i = 0; i < FRAG_M; ++i) simdgroup_load(left[i], tile_a + i * 8u * STRIDE + k, STRIDE);
-            for (uint j = 0; j < FRAG_N; ++j) {
-                simdgroup_load(right[j], tile_w + j * 8u * STRIDE + k, STRIDE, ulong2(0, 0), true);
-            }
-            for (uint i = 0; i < FRAG_M; ++i) {
-                for (uint j = 0; j < FRAG_N; ++j) simdgroup_multiply_accumulate(sum[i][j], left[i], right[j], sum[i][j]);
-            }
-        }
+        multiply(sum, tiles + part_m * STRIDE, tiles + (TILE_M + part_n) * STRIDE);
         bool first_pair = tiles == (threadgroup TILE*)memory;
-        tiles = (threadgroup TILE*)memory + (first_pair ? (TILE_M + TILE_N) * STRIDE : 0u);
+        tiles = (threadgroup TILE*)memory + (first_pair ? PAIR_OF_TILES : 0u);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     threadgroup float* mine = (threadgroup float*)memory + simdgroup * PART_M * PART_N;
-    for (uint i = 0; i < FRAG_M; ++i) {
-        for (uint j = 0; j < FRAG_N; ++j) simdgroup_store(sum[i][j], mine + i * 8u * PART_N + j * 8u, PART_N);
-    }
-    simdgroup_barrier(mem_flags::mem_threadgroup);
+    spill(sum, mine);
 #if SPLIT
     Output to{bias, out, out_k, out_v};
 #else

@@ -1,8 +1,9 @@
 //! The specialisation and the grid that serve a request.
 
 use super::fused_spec::fuse;
-use super::spec::{coop_variant, gemm_variant, gemv_variant, msl_variant, packet};
-use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_gemv, choose_msl, holds_floats};
+use super::msl::{MslTile, msl_variant, wide_tiles};
+use super::spec::{coop_variant, gemm_variant, gemv_variant, packet};
+use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_gemv};
 use super::weight::Weight;
 use crate::device::Caps;
 use crate::format::Format;
@@ -84,7 +85,7 @@ pub(super) fn variant(
         return Ok(fuse(gemv_variant(tier, traits, (a, out), tile, pair), spec).into());
     }
     if tier == Tier::Msl {
-        let tile = choose_msl(m, n, holds_floats(traits.format, a));
+        let tile = MslTile::choose(m, n, wide_tiles(traits.format, a));
         return Ok(fuse(msl_variant(tile, traits, (a, out), pair), spec).into());
     }
     if tier != Tier::Coop {

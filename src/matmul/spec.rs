@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use super::cases;
+use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
-use super::tiles::{CoopTile, GemvTile, MSL_TILES, MslTile, Walk, coop_tiles, gemv_tiles, holds_floats};
+use super::tiles::{CoopTile, GemvTile, Walk, coop_tiles, gemv_tiles};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
@@ -112,7 +113,7 @@ pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
 pub(super) const DENSE: &[Format] = &[Format::F32, Format::F16, Format::Bf16];
 pub(super) const QUANTISED: &[Format] = Format::ALL.split_at(DENSE.len()).1;
 
-type DTypes = (DType, DType);
+pub(super) type DTypes = (DType, DType);
 
 /// The defines that all readers of a weight share: see `wgsl/common/weight.wgsl` and `packed.wgsl`.
 pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
@@ -147,7 +148,7 @@ fn codes(format: Format) -> &'static str {
 }
 
 /// The defines that all matrix kernels share.
-fn common(traits: Traits, (a, out): DTypes, pair: bool, f16: bool) -> Defines {
+pub(super) fn common(traits: Traits, (a, out): DTypes, pair: bool, f16: bool) -> Defines {
     let mut defines = weight_defines(traits.format, f16);
     defines.extend(defines![
         ROWS = Def::Word(traits.rows.name()),
@@ -164,13 +165,25 @@ fn common(traits: Traits, (a, out): DTypes, pair: bool, f16: bool) -> Defines {
     defines
 }
 
+/// In MSL the dtypes are types as well as words: its kernels have no bf16.
+pub(super) fn with_types(mut defines: Defines, (a, out): DTypes) -> Defines {
+    for (name, value) in &mut defines {
+        match *name {
+            "TA" => *value = Def::Type(a.wgsl()),
+            "TO" => *value = Def::Type(out.wgsl()),
+            _ => {}
+        }
+    }
+    defines
+}
+
 /// Sums that are stored at once: two for each output of a pair, outputs in bf16 two a word.
 pub(super) fn sums(out: DType, pair: bool) -> usize {
     (if pair { 2 } else { 1 }) * (if out == DType::Bf16 { 2 } else { 1 })
 }
 
 /// Packed halves are read without the f16 feature, but the alias that names the type needs it.
-fn needs_f16((a, out): DTypes) -> bool {
+pub(super) fn needs_f16((a, out): DTypes) -> bool {
     a == DType::F16 || out == DType::F16
 }
 
@@ -204,6 +217,9 @@ pub(super) fn gemv_variant(
         Tier::Msl => 0,
         _ => threads * 4,
     };
+    if tier == Tier::Msl {
+        defines = with_types(defines, dtypes);
+    }
     Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } }
 }
 
@@ -265,32 +281,6 @@ pub(crate) fn coop_needs(tile: &CoopTile) -> Needs {
     }
 }
 
-pub(super) fn msl_variant(tile: &MslTile, traits: Traits, dtypes: DTypes, pair: bool) -> Variant {
-    const THREADS: u32 = 128;
-    let share = |side: usize| side as u32 * tile.k / THREADS;
-    // Of a packet, and within a group.
-    let w_each = share(tile.n()).min(packet(traits.format)).min(16);
-    let f16 = needs_f16(dtypes);
-    let mut defines = common(traits, dtypes, pair, f16);
-    defines.extend(defines![
-        TILE = Def::Type(if tile.floats { "f32" } else { "f16" }),
-        SIDE = Def::Num(8),
-        THREADS = Def::Num(THREADS),
-        GRID_M = Def::Num(2),
-        GRID_N = Def::Num(2),
-        FRAG_M = Def::Num(tile.frags.0),
-        FRAG_N = Def::Num(tile.frags.1),
-        TILE_M = Def::Num(tile.m() as u32),
-        TILE_N = Def::Num(tile.n() as u32),
-        TILE_K = Def::Num(tile.k),
-        A_ITEMS = Def::Num(share(tile.m()) / 8),
-        W_ITEMS = Def::Num(share(tile.n()) / w_each),
-        W_EACH = Def::Num(w_each),
-    ]);
-    let workgroup_storage = tile.workgroup_storage();
-    Variant { defines, needs: Needs { f16, threads: THREADS, workgroup_storage, ..Needs::default() } }
-}
-
 /// Elements that one thread loads at once: PACKET of `wgsl/common/weight.wgsl`.
 pub(crate) const fn packet(format: Format) -> u32 {
     match format {
@@ -301,7 +291,7 @@ pub(crate) const fn packet(format: Format) -> u32 {
     }
 }
 
-fn traits(formats: &[Format]) -> Vec<Traits> {
+pub(super) fn traits(formats: &[Format]) -> Vec<Traits> {
     let mut all = Vec::new();
     for &format in formats {
         for rows in Rows::ALL {
@@ -316,7 +306,7 @@ fn traits(formats: &[Format]) -> Vec<Traits> {
 }
 
 /// Dtypes of activations and results that a tier serves.
-fn dtypes_of(tier: Tier) -> impl Iterator<Item = DTypes> {
+pub(super) fn dtypes_of(tier: Tier) -> impl Iterator<Item = DTypes> {
     let serves = move |(a, out): &DTypes| tier != Tier::Msl || ![*a, *out].contains(&DType::Bf16);
     super::DTYPES.into_iter().filter(serves)
 }
@@ -351,20 +341,8 @@ pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     unique(all)
 }
 
-pub(super) fn msl_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
-    let mut all = Vec::new();
-    for traits in traits(formats) {
-        for dtypes in dtypes_of(Tier::Msl) {
-            let floats = holds_floats(traits.format, dtypes.0);
-            let tiles = MSL_TILES.iter().filter(|tile| tile.floats == floats);
-            all.extend(tiles.map(|tile| msl_variant(tile, traits, dtypes, pair)));
-        }
-    }
-    unique(all)
-}
-
 /// Not every trait matters to every kernel.
-fn unique(all: Vec<Variant>) -> Vec<Variant> {
+pub(super) fn unique(all: Vec<Variant>) -> Vec<Variant> {
     let mut seen = HashSet::new();
     all.into_iter().filter(|v| seen.insert(v.defines.clone())).collect()
 }

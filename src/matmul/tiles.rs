@@ -5,7 +5,6 @@ use super::{GEMM, QGEMM, QGEMV};
 use crate::device::Caps;
 use crate::format::Format;
 use crate::kernel::{KernelSpec, Tier};
-use crate::tensor::DType;
 
 /// Rows of activations up to which every weight is read once, by `qgemv`.
 pub(super) const MAX_GEMV_ROWS: usize = 8;
@@ -225,49 +224,6 @@ pub(crate) fn choose_coop(caps: &Caps, m: usize, n: usize) -> Result<&'static Co
     let mut fitting = tiles.iter().filter(|t| t.fits(caps));
     let busy = |t: &&CoopTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= BUSY;
     fitting.clone().find(busy).or_else(|| fitting.next_back()).ok_or_else(none)
-}
-
-/// A tiling of the `Msl` tier: SIMD-groups in two rows of two, K in steps of `k`.
-pub(super) struct MslTile {
-    /// Whether it holds floats, not halves.
-    pub floats: bool,
-    /// Matrices of a SIMD-group, down and across.
-    pub frags: (u32, u32),
-    pub k: u32,
-}
-
-/// Largest first for each kind of elements.
-pub(super) const MSL_TILES: &[MslTile] = &[
-    MslTile { floats: false, frags: (4, 4), k: 32 },
-    MslTile { floats: false, frags: (2, 2), k: 32 },
-    MslTile { floats: true, frags: (4, 4), k: 16 },
-    MslTile { floats: true, frags: (2, 2), k: 32 },
-];
-
-impl MslTile {
-    pub fn m(&self) -> usize {
-        2 * 8 * self.frags.0 as usize
-    }
-    pub fn n(&self) -> usize {
-        2 * 8 * self.frags.1 as usize
-    }
-    /// Two pairs of tiles, their rows padded by 16 bytes.
-    pub fn workgroup_storage(&self) -> u32 {
-        let size = if self.floats { 4 } else { 2 };
-        2 * (self.m() + self.n()) as u32 * (self.k * size + 16)
-    }
-}
-
-/// Tiles hold halves where these hold what is multiplied: weights of 32 bits and bf16 do not fit them.
-pub(super) fn holds_floats(format: Format, a: DType) -> bool {
-    a != DType::F16 || matches!(format, Format::F32 | Format::Bf16)
-}
-
-/// The large tile where it gives every one of some tens of cores work and its rows are mostly used. Not measured yet.
-pub(super) fn choose_msl(m: usize, n: usize, floats: bool) -> &'static MslTile {
-    let busy = |t: &&MslTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= 64 && 4 * m >= 3 * t.m();
-    let mut fitting = MSL_TILES.iter().filter(|t| t.floats == floats);
-    fitting.clone().find(busy).or_else(|| fitting.next_back()).unwrap_or(&MSL_TILES[0])
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use super::spec::{
     GEMM_SPARSE, GEMV_SPARSE, GEMV_TILES, GemvTile, Traits, coop_variant, gemm_variant, gemv_variant,
+    msl_gemm_variant, msl_gemv_variant,
 };
 use super::weight::SparseWeight;
 use crate::device::Caps;
 use crate::kernel::{Def, Defines, KernelSpec, Needs, Tier};
-use crate::matmul::{choose_coop, coop_groups};
+use crate::matmul::{MslTile, choose_coop, coop_groups};
 use crate::tensor::DType;
 
 /// Rows of activations up to which every weight is read once, by `gemv_sparse`.
@@ -43,6 +44,13 @@ pub(super) fn variant(
         let tile = choose_coop(caps, m, weight.n())?;
         return Ok(coop_variant(tile, traits, caps.backend != wgpu::Backend::Metal).into());
     }
+    if tier == Tier::Msl {
+        return Ok(match (spec.name == GEMV_SPARSE.name, m) {
+            (false, _) => msl_gemm_variant(traits, MslTile::choose(m, weight.n(), traits.wide())).into(),
+            (true, 0..=MAX_GEMV_ROWS) => msl_gemv_variant(traits, m.next_power_of_two() as u32).into(),
+            _ => return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name)),
+        });
+    }
     if spec.name != GEMV_SPARSE.name {
         return Ok(gemm_variant(traits).into());
     }
@@ -69,7 +77,10 @@ pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
     };
     match (define("COLUMNS"), define("THREADS"), define("LANES")) {
         (Some(columns), Some(threads), Some(lanes)) => n.div_ceil(columns * (threads / lanes)) as u64,
-        (None, Some(_), None) => coop_groups(defines, m, n),
-        _ => m.div_ceil(64) as u64 * n.div_ceil(64) as u64,
+        (None, Some(_), None) if define("TILE_M").is_none() => coop_groups(defines, m, n),
+        _ => {
+            let [tile_m, tile_n] = ["TILE_M", "TILE_N"].map(|name| define(name).unwrap_or(64));
+            m.div_ceil(tile_m) as u64 * n.div_ceil(tile_n) as u64
+        }
     }
 }

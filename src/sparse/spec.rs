@@ -7,7 +7,7 @@ use crate::format::Format;
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
 };
-use crate::matmul::{CoopTile, coop_defines, coop_needs, coop_tiles, weight_defines};
+use crate::matmul::{CoopTile, MslTile, coop_defines, coop_needs, coop_tiles, weight_defines};
 use crate::tensor::DType;
 
 params! {
@@ -41,6 +41,7 @@ pub static GEMM_SPARSE: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "sparse/gemm_sparse.wgsl", gemm_variants),
         tier!(Coop, "sparse/gemm_sparse_coop.wgsl", coop_variants),
+        tier!(Msl, "sparse/gemm_sparse.metal", msl_gemm_variants),
     ],
     cases: cases::gemm,
 };
@@ -55,6 +56,7 @@ pub static GEMV_SPARSE: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "sparse/gemv_sparse.wgsl", || gemv_variants(Tier::Base)),
         tier!(Subgroup, "sparse/gemv_sparse.wgsl", || gemv_variants(Tier::Subgroup)),
+        tier!(Msl, "sparse/gemv_sparse.metal", msl_gemv_variants),
     ],
     cases: cases::gemv,
 };
@@ -202,6 +204,44 @@ pub(super) fn coop_variant(tile: &CoopTile, traits: Traits, vector_tiles: bool) 
     defines.extend(coop_defines(tile, &tile.walk(8, false), vector_tiles));
     defines.extend(defines![EIGHT_KEPT = Def::Num(traits.eight_kept()), SUMS = Def::Num(1)]);
     Variant { defines, needs: coop_needs(tile) }
+}
+
+/// For the Msl tier: two SIMD-groups, each with `columns` rows of w.
+pub(super) fn msl_gemv_variant(traits: Traits, rows: u32) -> Variant {
+    const THREADS: u32 = 64;
+    let columns = 32 / rows.max(8); // a lane for each value
+    let mut defines = traits.defines(("vec4<u32>", "u32"), traits.f16());
+    defines.extend(defines![
+        THREADS = Def::Num(THREADS),
+        LANES = Def::Num(32),
+        COLUMNS = Def::Num(columns),
+        EACH = Def::Num(columns),
+        ROWS_A = Def::Num(rows),
+        VALUES = Def::Num(columns * rows),
+    ]);
+    Variant { defines, needs: Needs { f16: traits.f16(), threads: THREADS, ..Needs::default() } }
+}
+
+pub(super) fn msl_gemm_variant(traits: Traits, tile: &MslTile) -> Variant {
+    let Variant { mut defines, .. } = gemm_variant(traits);
+    defines.extend(tile.defines(8));
+    Variant { defines, needs: tile.needs(traits.f16()) }
+}
+
+impl Traits {
+    /// Whether the Msl tier multiplies floats.
+    pub(super) fn wide(&self) -> bool {
+        self.dtypes.0 != DType::F16
+    }
+}
+
+fn msl_gemv_variants() -> Vec<Variant> {
+    Traits::all().into_iter().flat_map(|t| [1, 2, 4, 8].map(|rows| msl_gemv_variant(t, rows))).collect()
+}
+
+fn msl_gemm_variants() -> Vec<Variant> {
+    let tiles = |t: Traits| MslTile::all(t.wide()).map(move |tile| msl_gemm_variant(t, tile));
+    Traits::all().into_iter().flat_map(tiles).collect()
 }
 
 fn gemv_variants(tier: Tier) -> Vec<Variant> {

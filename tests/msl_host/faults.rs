@@ -48,6 +48,7 @@ const MULTIPLY: &str = "simdgroup_multiply_accumulate(sum[i][j], left[i], right[
 
 /// What a kernel would do that knows where a matrix's elements lie in the lanes of an M1.
 const BY_LANE: &str = "{
+            uint lane = simd_prefix_exclusive_sum(1u);
             uint q = lane / 4u;
             uint at = ((q & 4u) + (lane / 2u) % 4u) * PART_N + (q & 2u) * 2u + (lane % 2u) * 2u;
             mine[i * 8u * PART_N + j * 8u + at] = sum[i][j].thread_elements()[0];
@@ -67,7 +68,7 @@ pub const FAULTS: &[Fault] = &[
         case: "63×96→65 int4 g32",
         ..gemm("missing barrier before the sums", &[(LAST_BARRIER, "threadgroup float* mine")], &["race"])
     },
-    gemm("barrier that orders nothing", &[("mem_flags::mem_threadgroup", "mem_flags::mem_none")], &["race"]),
+    gemm("barrier that orders nothing", &[(BARRIER, "threadgroup_barrier(mem_flags::mem_none);")], &["race"]),
     gemm(
         "missing barrier of a SIMD-group",
         &[("simdgroup_barrier(mem_flags::mem_threadgroup);", "")],
@@ -80,7 +81,7 @@ pub const FAULTS: &[Fault] = &[
     ),
     gemm(
         "both steps in one pair of tiles",
-        &[("(first_pair ? (TILE_M + TILE_N) * STRIDE : 0u)", "(first_pair ? 0u : 0u)")],
+        &[("(first_pair ? PAIR_OF_TILES : 0u)", "(first_pair ? 0u : 0u)")],
         &["race"],
     ),
     gemm(
@@ -148,7 +149,7 @@ pub const FAULTS: &[Fault] = &[
     ),
     gemm(
         "threadgroup memory taken for device memory",
-        &[("threadgroup TILE* tile_a =", "device TILE* tile_a =")],
+        &[("threadgroup const TILE* tile_a", "device const TILE* tile_a")],
         &["address space"],
     ),
     gemm(
@@ -170,7 +171,7 @@ pub const FAULTS: &[Fault] = &[
         "product by some lanes",
         &[(
             MULTIPLY,
-            "{ if (lane != 3u) simdgroup_multiply_accumulate(sum[i][j], left[i], right[j], sum[i][j]); }",
+            "{ if (simd_prefix_exclusive_sum(1u) != 3u) simdgroup_multiply_accumulate(sum[i][j], left[i], right[j], sum[i][j]); }",
         )],
         &["simdgroup-matrix-divergence"],
     ),
