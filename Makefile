@@ -1,7 +1,7 @@
 # Everything runs from here; see README.md. `make` alone lists the targets.
 SHELL := /bin/bash
 PROMPT ?= The borrow checker
-.PHONY: help setup demo test test-coop audit inventory lint bench
+.PHONY: help setup demo test test-coop test-msl audit audit-report performance-tables inventory lint bench
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -16,16 +16,31 @@ demo: setup
 	@. .ci/env.sh && cargo run --release --example audit -- --quick
 
 ## make test       all tests on this machine's adapter
-test: setup
+test:
+	@.ci/setup.sh tests
 	@.ci/test.sh
 
 ## make test-coop  the cooperative-matrix tier on software Vulkan, in a Debian sid chroot (Linux, root)
 test-coop: setup
 	@.ci/coop.sh
 
+## make test-msl   every case of the MSL kernels, run on the CPU (Linux): all schedules, fast math, another matrix layout
+test-msl:
+	@.ci/setup.sh tests
+	@.ci/msl.sh
+
 ## make audit      the full audit; ARGS="--perf --json audit.json" adds options
 audit: setup
 	@. .ci/env.sh && cargo run --release --example audit -- $(ARGS)
+
+## make audit-report  docs/support.md of the audits in docs/audits; REPORTS="a.json b.json" are added to these
+audit-report:
+	@[ -z "$(REPORTS)" ] || cp $(REPORTS) docs/audits/
+	@cargo run --release --example report -- support docs/support.md docs/audits/*.json
+
+## make performance-tables  the tables of docs/performance.md, of docs/performance.json
+performance-tables:
+	@cargo run --release --example report -- performance docs/performance.json docs/performance.md
 
 ## make inventory  how far each file of the replaced project has come on this adapter
 inventory: setup

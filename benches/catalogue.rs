@@ -20,7 +20,7 @@ fn main() -> Result<(), Error> {
                 }
                 match measure_case(&gpu, Some(tier), case) {
                     Ok(timing) => {
-                        let perf = Perf::new(&case.label, &timing, Some(copy), false);
+                        let perf = Perf::new(&case.label, &timing, Some(copy));
                         let percent = perf.copy_percent.unwrap_or(0.0);
                         println!(
                             "{name:<60} {:>11.2} µs {:>8.1} GB/s {:>8.2} TFLOP/s {percent:>4.0} % of copy ({})",

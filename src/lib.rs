@@ -38,7 +38,7 @@
 //! {
 //!     let mut pass = encoder.begin_compute_pass(&Default::default());
 //!     let r = &mut Recorder::new(&gpu, &mut pass);
-//!     norm::record(r, &RmsNorm { x: &x, residual: None, weight: &gain, out: &normed, eps: 1e-5 })?;
+//!     norm::record(r, &RmsNorm::new(&x, &gain, &normed, 1e-5))?;
 //!     matmul::record(r, &Linear::new(&normed, &head, &logits))?;
 //!     argmax::record(r, &Argmax { logits: &logits, index: &token })?;
 //! }
@@ -59,6 +59,7 @@
 
 pub mod argmax;
 pub mod attention;
+pub mod attention_diff;
 #[cfg(feature = "audit")]
 pub mod audit;
 pub mod dequant;

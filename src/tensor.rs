@@ -115,6 +115,11 @@ impl Tensor {
         whole.at(gpu, offset, shape)
     }
 
+    /// The same range of another buffer.
+    pub(crate) fn within(&self, storage: Arc<Storage>) -> Tensor {
+        Tensor { storage, ..self.clone() }
+    }
+
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -60,9 +60,41 @@ fn crashes_and_hangs_become_rows() {
     for (fault, state) in [("crash", "crashed"), ("hang", "hung")] {
         let (passed, rows) = rows(fault, &["--fault", fault, "--limit", "1"]);
         assert!(!passed);
-        let states: Vec<_> = rows.iter().map(|(tier, _, state)| (tier.as_str(), state.as_str())).collect();
-        assert_eq!(states, [("base", state), ("subgroup", state)], "the audit goes on with the next tier");
+        // Each tier is given up after two losses, and the audit goes on with the next one.
+        let states: Vec<_> =
+            rows.iter().map(|(tier, dtype, state)| (tier.as_str(), dtype.as_str(), state.as_str())).collect();
+        let lost = |tier| [(tier, "f32", state), (tier, "f16", "unreached")];
+        assert_eq!(states, [lost("base"), lost("subgroup")].concat());
     }
+}
+
+/// `argmax` timed at its best tier only, in JSON.
+#[test]
+fn timings_are_written() {
+    let path = std::env::temp_dir().join(format!("wgmarlin-{}-timed.json", std::process::id()));
+    let json = path.to_string_lossy().into_owned();
+    let output = audit(&["--quick", "--kernel", "argmax", "--perf", "--best", "--json", &json]);
+    assert!(output.status.success(), "{}", text(&output));
+    let report: Value = serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
+    std::fs::remove_file(&path).expect("it is ours");
+    let timed = report["performance"].as_array().expect("timings");
+    let tiers: Vec<&str> = timed.iter().filter_map(|one| one["tier"].as_str()).collect();
+    assert!(tiers.len() >= 2 && tiers.iter().all(|tier| *tier == tiers[0]), "{tiers:?}");
+    assert!(timed.iter().all(|one| one["us"].as_f64() > Some(0.0) && one["gb_s"].as_f64() > Some(0.0)));
+    let peer =
+        timed.iter().find(|one| one["case"] == "1×128256 Normal" && one["dtype"] == "f32").expect("it");
+    let (us, ratio) = (peer["us"].as_f64(), peer["peers"][0]["ratio"].as_f64());
+    let product = us.zip(ratio).map_or(f64::NAN, |(us, ratio)| us * ratio);
+    assert!((product - 30.9).abs() < 0.01, "burn took 30.9 µs: {peer}");
+    assert!(report["date"].as_str().is_some_and(|date| date.len() == 10 && date > "2026-01-01"), "{report}");
+    assert!(report["copy_gb_s"].as_f64() > Some(0.0) && report["adapter"]["driver"].is_string());
+}
+
+#[test]
+fn what_the_budget_does_not_reach_is_counted() {
+    let output = audit(&["--quick", "--kernel", "rms_norm", "--budget", "0"]);
+    let text = text(&output);
+    assert!(output.status.success() && text.contains("16 cases not reached; 4 rows without any"), "{text}");
 }
 
 #[test]

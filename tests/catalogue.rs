@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgmarlin::audit::{Outcome, run_case};
+use wgmarlin::device::install_logger;
 use wgmarlin::kernel::{Case, Level};
 use wgmarlin::{CATALOGUE, Gpu, Tier};
 
@@ -21,6 +22,8 @@ fn gpu() -> Result<&'static Gpu, Failed> {
 }
 
 fn main() {
+    // Metal's compiler speaks through the log; there is no other logger yet.
+    let _ = install_logger(env_logger::Logger::from_default_env());
     let mut arguments = Arguments::from_args();
     // Software Vulkan uses all cores for one dispatch, but the reference on the CPU does not.
     arguments.test_threads.get_or_insert(2);

@@ -29,7 +29,7 @@ fn norm(
     out: &Tensor,
     eps: f32,
 ) -> Result<(), Error> {
-    gpu.run(|recorder| record(recorder, &RmsNorm { x, residual, weight, out, eps }))
+    gpu.run(|recorder| record(recorder, &RmsNorm { residual, ..RmsNorm::new(x, weight, out, eps) }))
 }
 
 fn still_works(gpu: &Gpu) {
@@ -107,7 +107,7 @@ fn tiers_can_be_forced() {
         let out = gpu.alloc(out.dtype(), out.shape()).expect("fits");
         let mut used = Vec::new();
         gpu.run(|recorder| {
-            record(recorder, &RmsNorm { x: &x, residual: None, weight: &weight, out: &out, eps: 0.0 })?;
+            record(recorder, &RmsNorm::new(&x, &weight, &out, 0.0))?;
             used = recorder.used().to_vec();
             Ok(())
         })
@@ -230,16 +230,14 @@ fn warm_up_compiles_each_pipeline_once() {
     let warm = || {
         gpu.warm_up(|recorder| {
             for residual in [None, Some(&residual), None] {
-                record(recorder, &RmsNorm { x: &x, residual, weight: &weight, out: &out, eps: 0.0 })?;
+                record(recorder, &RmsNorm { residual, ..RmsNorm::new(&x, &weight, &out, 0.0) })?;
             }
             Ok(())
         })
     };
     assert_eq!(warm().expect("compiles"), 2);
     assert_eq!(warm().expect("compiles"), 0);
-    let refused = gpu.warm_up(|recorder| {
-        record(recorder, &RmsNorm { x: &x, residual: None, weight: &x, out: &out, eps: 0.0 })
-    });
+    let refused = gpu.warm_up(|recorder| record(recorder, &RmsNorm::new(&x, &x, &out, 0.0)));
     assert!(text(refused).contains("weight is [2, 8]"));
 }
 
@@ -293,8 +291,7 @@ fn callers_keep_their_device_and_pass() {
     {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let mut recorder = wgmarlin::Recorder::new(&gpu, &mut pass);
-        record(&mut recorder, &RmsNorm { x: &x, residual: None, weight: &weight, out: &out, eps: 0.0 })
-            .expect("records");
+        record(&mut recorder, &RmsNorm::new(&x, &weight, &out, 0.0)).expect("records");
     }
     queue.submit([encoder.finish()]);
     let out: Vec<f32> = gpu.read(&out).expect("reads");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use wgmarlin::CATALOGUE;
+use wgmarlin::device::MSL_CANARY;
 use wgmarlin::kernel::Level;
 
 const MOST_LINES: usize = 500;
@@ -34,6 +35,11 @@ fn files(dir: &str, extension: &str) -> Vec<(String, String)> {
         (name, text)
     };
     found.into_iter().map(read).collect()
+}
+
+/// WGSL and MSL.
+fn shaders() -> Vec<(String, String)> {
+    [files("wgsl", "wgsl"), files("msl", "metal")].concat()
 }
 
 /// Lines without comments, numbered from 1.
@@ -107,7 +113,7 @@ fn shaders_avoid_the_traps() {
 #[test]
 fn shaders_say_what_they_compute() {
     let mut found = Vec::new();
-    for (name, text) in files("wgsl", "wgsl") {
+    for (name, text) in shaders() {
         match text.lines().take_while(|line| line.starts_with("//") && !line.starts_with("//!")).count() {
             0 => found.push(format!("{name}: no header comment")),
             1..=12 => {}
@@ -131,15 +137,18 @@ fn files_are_short() {
 
 #[test]
 fn every_shader_is_used() {
-    let shaders = files("wgsl", "wgsl");
-    let mut used: HashSet<String> =
-        CATALOGUE.iter().flat_map(|spec| spec.tiers).map(|tier| format!("wgsl/{}", tier.path)).collect();
-    for (_, text) in &shaders {
+    let language = |path: &str| if path.ends_with(".metal") { "msl" } else { "wgsl" };
+    let specs = CATALOGUE.iter().copied().chain([&MSL_CANARY]);
+    let mut used: HashSet<String> = specs
+        .flat_map(|spec| spec.tiers)
+        .map(|tier| format!("{}/{}", language(tier.path), tier.path))
+        .collect();
+    for (name, text) in &shaders() {
         for line in text.lines().filter_map(|l| l.trim().strip_prefix("//!include ")) {
-            used.insert(format!("wgsl/{}", line.trim().trim_matches('"')));
+            used.insert(format!("{}/{}", language(name), line.trim().trim_matches('"')));
         }
     }
-    none("unused", shaders.into_iter().map(|s| s.0).filter(|name| !used.contains(name)).collect());
+    none("unused", shaders().into_iter().map(|s| s.0).filter(|name| !used.contains(name)).collect());
 }
 
 #[test]

@@ -1,18 +1,24 @@
 //! Audits every kernel on this machine's adapter: `cargo run --release --example audit -- --help`.
 //!
-//! Each kernel is audited in a child process, so that a crash, a hang or a lost device becomes a failed row.
+//! The work is done in child processes, so that a crash, a hang or a lost device becomes a failed row.
 
+mod jobs;
+mod measured;
 mod parent;
+mod peers;
+mod progress;
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use wgmarlin::audit::{Message, Options, audit_tier};
+use wgmarlin::audit::{Message, Options, Part, Stage, Step, audit_items};
+use wgmarlin::device::install_logger;
 use wgmarlin::{CATALOGUE, Gpu, KernelSpec, Tier};
 
 /// For every kernel × tier × dtype: does it compose, validate, translate to SPIR-V, MSL and HLSL, load, run, and
 /// give right results; with --perf also how fast. Exit status 1 if any row fails.
-#[derive(Parser, Clone, Debug)]
+#[derive(Parser)]
 #[command(name = "audit")]
 struct Cli {
     /// List kernels, tiers, variants and cases, and stop.
@@ -27,12 +33,24 @@ struct Cli {
     /// Only this tier: base, subgroup, coop or msl.
     #[arg(long, value_name = "T", value_parser = tier)]
     tier: Option<Tier>,
-    /// `full` compiles the shaders with bounds checks and compares the largest shapes with the reference too.
+    /// `full` compiles the shaders with bounds checks.
     #[arg(long, value_name = "LEVEL", value_parser = ["full"])]
     checks: Option<String>,
-    /// Time the cases of real shape.
+    /// Compare and time the cases of real shape too.
     #[arg(long)]
     perf: bool,
+    /// Time each case at the best tier that serves it only.
+    #[arg(long, requires = "perf")]
+    best: bool,
+    /// Of the other cases only the quick ones.
+    #[arg(long)]
+    quick: bool,
+    /// Begin no case after this many seconds; those that are left count as not reached.
+    #[arg(long, value_name = "SECONDS")]
+    budget: Option<u64>,
+    /// Processes at a time, where nothing is timed; 8 on a GPU, 2 on a software adapter, but at most one a core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=256))]
+    jobs: Option<u64>,
     /// Also write everything as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<std::path::PathBuf>,
@@ -42,17 +60,23 @@ struct Cli {
     /// Show the 37 upstream files and how far their replacements have come on this adapter.
     #[arg(long, conflicts_with_all = ["family", "kernel", "tier"])]
     inventory: bool,
-    /// Only the quick cases.
-    #[arg(long)]
-    quick: bool,
 
-    /// Audit these tiers of --kernel in this process and print messages (internal).
-    #[arg(long, hide = true, value_delimiter = ',', value_parser = tier)]
-    child: Vec<Tier>,
+    /// Audit items of this part of the audit in this process and print messages: quick, full or perf (internal).
+    #[arg(long, hide = true, value_parser = part)]
+    child: Option<Part>,
+    /// The kernels and tiers whose items are meant, as `kernel:tier,kernel:tier` (internal).
+    #[arg(long, hide = true, value_delimiter = ',', value_parser = unit)]
+    work: Vec<Unit>,
+    /// First item, and the one after the last (internal).
+    #[arg(long, hide = true, value_delimiter = ',', default_values_t = [0, usize::MAX])]
+    items: Vec<usize>,
+    /// Compile one case's pipelines at a time (internal).
+    #[arg(long, hide = true)]
+    serial: bool,
     /// Bytes per second of a copy, as the parent measured it (internal).
     #[arg(long, hide = true)]
     copy_bandwidth: Option<f64>,
-    /// Make children `crash` or `hang` at their first case, to test the audit itself (internal).
+    /// Make children `crash` or `hang` when they run a case, to test the audit itself (internal).
     #[arg(long, hide = true, value_parser = ["crash", "hang"])]
     fault: Option<String>,
     /// Most seconds for any step, to test the audit itself (internal).
@@ -60,18 +84,39 @@ struct Cli {
     limit: Option<u64>,
 }
 
+/// A kernel at a tier.
+type Unit = (&'static KernelSpec, Tier);
+
 fn tier(name: &str) -> Result<Tier, String> {
     Tier::parse(name).ok_or_else(|| format!("one of {}", Tier::ALL.map(Tier::name).join(", ")))
+}
+
+fn part(name: &str) -> Result<Part, String> {
+    match name {
+        "quick" => Ok(Part::Quick),
+        "full" => Ok(Part::Full),
+        "perf" => Ok(Part::Perf),
+        _ => Err("quick, full or perf".into()),
+    }
+}
+
+fn unit(text: &str) -> Result<Unit, String> {
+    let (kernel, name) = text.split_once(':').ok_or("kernel:tier")?;
+    let spec = CATALOGUE.iter().find(|spec| spec.name == kernel).ok_or("no such kernel")?;
+    Ok((spec, tier(name)?))
 }
 
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).build();
+    log::set_max_level(logger.filter());
+    // There is no other logger yet.
+    let _ = install_logger(logger);
     let cli = Cli::parse();
-    let done = match (cli.list, cli.child.is_empty()) {
+    let done = match (cli.list, cli.child) {
         (true, _) => list(&cli),
-        (_, false) => child(&cli),
+        (_, Some(part)) => child(&cli, part),
         _ => parent::audit(&cli),
     };
     match done {
@@ -129,30 +174,26 @@ fn list(cli: &Cli) -> Result<bool, Failure> {
 }
 
 /// Audits in this process; the parent reads what is printed.
-fn child(cli: &Cli) -> Result<bool, Failure> {
+fn child(cli: &Cli, part: Part) -> Result<bool, Failure> {
     let options = Options {
-        quick: cli.quick,
-        perf: cli.perf,
-        thorough: cli.checks.is_some(),
+        perf: part == Part::Perf,
+        best: cli.best,
+        serial: cli.serial,
         copy_bandwidth: cli.copy_bandwidth,
+        deadline: cli.budget.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
     };
+    let &[from, to] = &cli.items[..] else { return Err("--items takes two numbers".into()) };
     let gpu = cli.open()?;
-    for spec in cli.kernels()? {
-        for tier in spec.tiers.iter().filter(|t| cli.child.contains(&t.tier)) {
-            audit_tier(&gpu, spec, tier, &options, &mut |message| {
-                if let Ok(text) = serde_json::to_string(&message) {
-                    println!("{text}");
-                }
-                if let (Message::Step(step), Some(fault)) = (&message, &cli.fault)
-                    && !step.dtype.is_empty()
-                {
-                    match fault.as_str() {
-                        "crash" => std::process::abort(),
-                        _ => std::thread::sleep(std::time::Duration::from_secs(3600)),
-                    }
-                }
-            });
+    audit_items(&gpu, &jobs::ordered(part, &cli.work)?, (from, to), &options, &mut |message| {
+        if let Ok(text) = serde_json::to_string(&message) {
+            println!("{text}");
         }
-    }
+        if let (Message::Step(Step { stage: Stage::Run, .. }), Some(fault)) = (&message, &cli.fault) {
+            match fault.as_str() {
+                "crash" => std::process::abort(),
+                _ => std::thread::sleep(Duration::from_secs(3600)),
+            }
+        }
+    })?;
     Ok(true)
 }

@@ -1,20 +1,19 @@
-//! Runs the children, shows the progress, and prints and writes the result.
+//! Plans the work, runs it, and prints and writes the result.
 
-use std::io::IsTerminal;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use wgmarlin::audit::{
-    Ended, Message, Row, Stage, State, Step, copy_bandwidth, inventory, inventory_table, supervise, table,
+    Part, Row, Rows, State, copy_bandwidth, inventory, inventory_table, significant, table,
 };
-use wgmarlin::{CATALOGUE, Capability, Caps, Gpu, KernelSpec, Tier};
+use wgmarlin::{CATALOGUE, Capability, Caps, Gpu};
 
-use super::{Cli, Failure};
-
-/// Opening the device and its canaries.
-const START_LIMIT: Duration = Duration::from_secs(60);
+use super::jobs::{Job, Shared};
+use super::measured::Measured;
+use super::peers::Peers;
+use super::progress::Progress;
+use super::{Cli, Failure, Unit};
 
 pub fn audit(cli: &Cli) -> Result<bool, Failure> {
     let start = Instant::now();
@@ -26,16 +25,40 @@ pub fn audit(cli: &Cli) -> Result<bool, Failure> {
         (gpu.caps().clone(), bandwidth)
     };
     header(&caps, bandwidth);
-    let total: usize = kernels.iter().map(|spec| cli.tiers(spec).len()).sum();
-    let progress = Progress::new(total);
-    let mut rows = Vec::new();
-    for spec in kernels {
-        kernel(cli, spec, bandwidth, &progress, &mut rows)?;
-    }
-    progress.finish();
+    let units: Vec<Unit> =
+        kernels.iter().flat_map(|&spec| cli.tiers(spec).into_iter().map(move |tier| (spec, tier))).collect();
+    let checks = Job::split(if cli.quick { Part::Quick } else { Part::Full }, &units);
+    let timed = if cli.perf { Job::whole(Part::Perf, &units) } else { Vec::new() };
+    let shared = Shared {
+        cli,
+        bandwidth,
+        deadline: cli.budget.map(|seconds| start + Duration::from_secs(seconds)),
+        progress: Progress::new(checks.iter().chain(&timed).map(Job::cases).sum()),
+        rows: Mutex::new(Rows::new(&kernels)),
+    };
+    shared.run(checks, processes(cli, &caps))?;
+    shared.run(timed, 1)?;
+    shared.progress.finish();
+    let rows = shared.rows.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+    report(cli, &caps, bandwidth, &rows, start)
+}
 
-    println!("\n{}\n", table(&rows));
-    let entries = if cli.inventory { inventory(CATALOGUE, &rows) } else { Vec::new() };
+/// How many children may run at a time.
+fn processes(cli: &Cli, caps: &Caps) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let software = caps.device_type == wgpu::DeviceType::Cpu;
+    cli.jobs.map_or(cores.min(if software { 2 } else { 8 }), |n| n as usize)
+}
+
+fn report(
+    cli: &Cli,
+    caps: &Caps,
+    bandwidth: Option<f64>,
+    rows: &[Row],
+    start: Instant,
+) -> Result<bool, Failure> {
+    println!("\n{}\n", table(rows));
+    let entries = if cli.inventory { inventory(CATALOGUE, rows) } else { Vec::new() };
     if cli.inventory {
         println!("{}\n", inventory_table(&entries));
         let whole = entries.iter().filter(|e| e.whole()).count();
@@ -52,23 +75,73 @@ pub fn audit(cli: &Cli) -> Result<bool, Failure> {
         count(&|s| s == State::Unavailable),
         start.elapsed().as_secs_f64()
     );
+    let unreached: usize = rows.iter().map(|row| row.cases.unreached).sum();
+    if unreached > 0 {
+        println!("{unreached} cases not reached; {} rows without any", count(&|s| s == State::Unreached));
+    }
     for row in rows.iter().filter(|row| row.state.is_failure()) {
         let reason = row.reason.as_deref().unwrap_or_default();
         println!("FAILED {} {} {}: {}: {reason}", row.kernel, row.tier, row.dtype, row.state);
     }
+    let peers = Peers::read()?;
+    let performance = peers.compare(rows);
+    targets(&performance, &peers.device);
     if let Some(path) = &cli.json {
         let files: Vec<_> = entries
             .iter()
             .map(|e| json!({ "file": e.file.name, "kernels": e.kernels, "state": e.state_text(), "note": e.note() }))
             .collect();
+        // The timings stand in `performance`.
+        let rows: Vec<Row> = rows.iter().map(|row| Row { perf: Vec::new(), ..row.clone() }).collect();
+        let has: Vec<_> =
+            Capability::ALL.into_iter().filter(|c| caps.has(*c)).map(Capability::name).collect();
         let report = json!({
-            "adapter": { "name": caps.adapter, "backend": caps.backend.to_string(), "driver": caps.driver },
-            "checks": cli.checks, "copy_gb_s": bandwidth.map(|b| b / 1e9), "rows": rows, "inventory": files,
+            "version": env!("CARGO_PKG_VERSION"), "date": today(),
+            "adapter": {
+                "name": caps.adapter, "backend": caps.backend.to_string(), "driver": caps.driver,
+                "type": format!("{:?}", caps.device_type), "capabilities": has,
+                "subgroup_size": caps.subgroup_size, "coop_side": caps.coop_side,
+            },
+            "level": if cli.quick { "quick" } else { "full" }, "checks": cli.checks,
+            "copy_gb_s": bandwidth.map(|b| b / 1e9),
+            "rows": rows, "performance": performance, "peers": peers, "inventory": files,
         });
         std::fs::write(path, serde_json::to_vec_pretty(&report)?)
             .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(failed == 0)
+}
+
+/// The cases that must be so fast, and whether they are.
+fn targets(performance: &[Measured], device: &str) {
+    let slower = |m: &Measured| {
+        let like = |o: &&Measured| (&o.kernel, &o.dtype, &o.case) == (&m.kernel, &m.dtype, &m.case);
+        performance.iter().filter(like).any(|other| other.us < m.us)
+    };
+    let best = performance.iter().filter(|m| !slower(m)).filter_map(|m| Some((m, m.must.as_ref()?)));
+    let mut best = best.peekable();
+    if best.peek().is_some() {
+        println!("\ntargets, which were set for {device}:");
+    }
+    for (m, must) in best {
+        let met = if must.met { "met" } else { "MISSED" };
+        let (us, most) = (significant(m.us), significant(must.us));
+        println!("{met}: {} {} {} {}: {us} µs of {most}", m.kernel, m.tier, m.dtype, m.case);
+    }
+}
+
+/// The date in UTC, as 2026-11-23.
+fn today() -> String {
+    let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() / 86_400) as i64;
+    // Years from March on have their leap day at the end; 400 of them have 146097 days.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
 }
 
 fn header(caps: &Caps, bandwidth: Option<f64>) {
@@ -85,120 +158,5 @@ fn header(caps: &Caps, bandwidth: Option<f64>) {
     println!("capabilities: {}", has.join(", "));
     if let Some(bandwidth) = bandwidth {
         println!("copy: {:.1} GB/s (read and written together)", bandwidth / 1e9);
-    }
-}
-
-/// Audits one kernel, all tiers in one child; after a crash or hang the tiers that are left go to another.
-fn kernel(
-    cli: &Cli,
-    spec: &'static KernelSpec,
-    bandwidth: Option<f64>,
-    progress: &Progress,
-    rows: &mut Vec<Row>,
-) -> Result<(), Failure> {
-    let mut tiers = cli.tiers(spec);
-    while let Some(&first) = tiers.first() {
-        // Where the child is; before its first step it opens the device.
-        let mut at = Step {
-            tier: first.name().into(),
-            dtype: String::new(),
-            case: "opening the device".into(),
-            stage: Stage::Load,
-            limit: START_LIMIT.as_secs(),
-        };
-        let ended = supervise(&mut command(cli, spec, &tiers, bandwidth)?, START_LIMIT, |line| {
-            match serde_json::from_str(line) {
-                Ok(Message::Step(step)) => {
-                    progress.step(spec, &step);
-                    at = step;
-                }
-                Ok(Message::Row(row)) => {
-                    progress.row(&row);
-                    rows.push(*row);
-                }
-                Err(_) => log::debug!("{}: {line}", spec.name),
-            }
-            Duration::from_secs(cli.limit.unwrap_or(at.limit))
-        })?;
-        let (state, why) = match ended {
-            Ended::Done => break,
-            Ended::Crashed(why) => (State::Crashed, why),
-            Ended::Hung(limit) => (State::Hung, format!("nothing for {} s", limit.as_secs())),
-        };
-        let row = Row::lost(spec, &at, state, &why);
-        progress.row(&row);
-        rows.push(row);
-        tiers = tiers.into_iter().skip_while(|t| t.name() != at.tier).skip(1).collect();
-    }
-    progress.done(cli.tiers(spec).len());
-    Ok(())
-}
-
-fn command(cli: &Cli, spec: &KernelSpec, tiers: &[Tier], bandwidth: Option<f64>) -> Result<Command, Failure> {
-    // Without /proc (a chroot) the path is not known, but the name that we were called by may do.
-    let program = std::env::current_exe().or_else(|e| std::env::args_os().next().map(Into::into).ok_or(e))?;
-    let mut command = Command::new(program);
-    let names: Vec<_> = tiers.iter().map(|t| t.name()).collect();
-    command.args(["--kernel", spec.name, "--child", &names.join(",")]);
-    for (flag, on) in [("--quick", cli.quick), ("--perf", cli.perf)] {
-        command.args(on.then_some(flag));
-    }
-    let bandwidth = bandwidth.map(|b| b.to_string());
-    for (flag, value) in [
-        ("--checks", &cli.checks),
-        ("--adapter", &cli.adapter),
-        ("--fault", &cli.fault),
-        ("--copy-bandwidth", &bandwidth),
-    ] {
-        if let Some(value) = value {
-            command.args([flag, value]);
-        }
-    }
-    Ok(command)
-}
-
-/// A bar on a terminal, plain lines otherwise.
-struct Progress {
-    bar: Option<ProgressBar>,
-}
-
-impl Progress {
-    fn new(total: usize) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(total as u64);
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}") {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Progress { bar }
-    }
-
-    fn step(&self, spec: &KernelSpec, step: &Step) {
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("{} {} {} {}", spec.name, step.tier, step.dtype, step.case));
-        }
-    }
-
-    fn row(&self, row: &Row) {
-        let text = format!("{} {} {}: {}", row.kernel, row.tier, row.dtype, row.state);
-        match &self.bar {
-            Some(bar) if row.state.is_failure() => bar.println(text),
-            Some(_) => {}
-            None => eprintln!("{text}"),
-        }
-    }
-
-    fn done(&self, tiers: usize) {
-        if let Some(bar) = &self.bar {
-            bar.inc(tiers as u64);
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -9,11 +9,13 @@ use wgmarlin::format::{Format, Group, ScaleSearch};
 use wgmarlin::kv::KvFormat;
 use wgmarlin::sample::Choice;
 
+use crate::drafts::TreeSize;
+
 /// Runs a small Hugging Face model on any GPU with wgmarlin's kernels.
 #[derive(Parser, Debug)]
 #[command(name = "generate")]
 pub struct Args {
-    /// Directory with config.json, model.safetensors (or shards with their index) and tokenizer.json
+    /// Directory with config.json, model.safetensors (or shards with their index) and tokenizer.json (here or one above)
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Text to continue
@@ -55,6 +57,9 @@ pub struct Args {
     /// Keep the KV cache in blocks of so many positions, a multiple of 8 up to 256
     #[arg(long, value_name = "BLOCK", value_parser = block)]
     pub paged: Option<usize>,
+    /// Check drafts in trees of WIDTH branches and DEPTH levels, such as 4x8, several tokens in one pass
+    #[arg(long, value_name = "WIDTHxDEPTH", value_parser = TreeSize::parse, requires = "prompt")]
+    pub speculative: Option<TreeSize>,
     /// Compare with reference.safetensors; exit status 1 if outside the thresholds
     #[arg(long)]
     pub check: bool,

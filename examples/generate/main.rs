@@ -9,11 +9,13 @@ mod args;
 mod cache;
 mod checkpoint;
 mod config;
+mod drafts;
 mod error;
 mod model;
 mod reference;
 mod report;
 mod session;
+mod speculative;
 mod text;
 
 use std::io::Write;
@@ -86,7 +88,9 @@ fn run(args: &Args) -> Result<bool> {
     let model = Model::load(&gpu, description, &checkpoint, precision, |n| bar.set_position(n as u64))?;
     bar.finish_and_clear();
 
-    let mut session = Session::new(&model, Kv { format: args.kv, block: args.paged }, context)?;
+    // Rows of accepted drafts are brought together in blocks only.
+    let format = args.kv.or(args.speculative.map(|_| Kv::own(activations)));
+    let mut session = Session::new(&model, Kv { format, block: args.paged }, context)?;
     let mut out = std::io::stdout().lock();
     let mut good = true;
     if let Some(prompt) = &prompt {
@@ -154,6 +158,9 @@ struct Prompt {
 
 impl Prompt {
     fn new(args: &Args, prompt: &str, vocab: usize) -> Result<Prompt> {
+        if args.speculative.is_some() && (args.top_k != 0 || args.top_p != 1.0) {
+            return Err(Error::invalid("--speculative", "samples without --top-k and --top-p only"));
+        }
         let text = Text::open(&args.model)?;
         let ids = text.encode(prompt, vocab)?;
         Ok(Prompt { ids, shown: prompt.to_string(), text })
@@ -168,7 +175,7 @@ impl Prompt {
         let mut stream = Stream::new(&self.text, &self.ids);
         let eos = session.model.description.eos.clone();
         let mut speed = Speed::start();
-        session.generate(&self.ids, args.max_new as usize, &choice, |id| {
+        let each = |id: u32| {
             speed.token();
             if eos.contains(&id) {
                 return Ok(false);
@@ -176,9 +183,16 @@ impl Prompt {
             write!(out, "{}", stream.push(id)?)?;
             out.flush()?;
             Ok(true)
-        })?;
+        };
+        let max_new = args.max_new as usize;
+        let acceptance = match args.speculative {
+            None => session.generate(&self.ids, max_new, &choice, each).map(|()| None)?,
+            Some(size) => Some(session.speculate(&self.ids, max_new, &choice, size, each)?),
+        };
         writeln!(out, "{}", stream.finish()?)?;
         out.flush()?;
-        speed.write(self.ids.len(), &mut std::io::stderr())
+        let err = &mut std::io::stderr();
+        speed.write(self.ids.len(), err)?;
+        acceptance.map_or(Ok(()), |acceptance| acceptance.write(err))
     }
 }

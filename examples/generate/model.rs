@@ -1,16 +1,18 @@
-//! A decoder-only transformer of the Llama family on the GPU: its weights, its KV cache, and the record of one
+//! A decoder-only transformer as its [`Description`] says on the GPU: its weights, its KV cache, and the record of one
 //! forward pass.
 
 use half::f16;
-use wgmarlin::attention;
+use wgmarlin::attention::{self, Options};
+use wgmarlin::attention_diff::{Difference, Lambda, Scratch, SubNorm};
+use wgmarlin::elementwise::{self, Elementwise, Op};
 use wgmarlin::embed::{self, Embed};
 use wgmarlin::format::{Format, Group, PackedMatrix, ScaleSearch};
-use wgmarlin::matmul::{self, Activation, GateUp, Linear, Weight};
+use wgmarlin::matmul::{self, GateUp, Linear, Weight};
 use wgmarlin::norm::{self, RmsNorm};
 use wgmarlin::rope::{self, Pairing, Rope};
 use wgmarlin::{DType, Gpu, Recorder, Tensor};
 
-use crate::cache::{Cache, Kv};
+use crate::cache::{Cache, Keys, Kv, Mixing};
 use crate::checkpoint::Checkpoint;
 use crate::config::Description;
 use crate::error::{Error, Result};
@@ -46,7 +48,13 @@ struct Layer {
     k: Projection,
     v: Projection,
     o: Projection,
+    /// λ's vectors q1, k1, q2, k2, and its initial value.
+    lambda: Option<([Tensor; 4], f32)>,
+    /// Behind attention.
+    mixed_norm: Option<Tensor>,
     mlp_norm: Tensor,
+    /// Behind the MLP.
+    ffn_norm: Option<Tensor>,
     /// Rows of gate and up in turn.
     gate_up: Weight,
     down: Weight,
@@ -63,6 +71,8 @@ pub struct Activations {
     pub ids: Tensor,
     /// U32 \[rows\]: where in the sequence.
     pub positions: Tensor,
+    /// The mask of the tree that the tokens are, unless they follow one another: [`Options::tree`].
+    pub tree: Option<Tensor>,
     /// \[rows, hidden\]: the last norm's output, which the head reads.
     pub normed: Tensor,
     x: Tensor,
@@ -74,6 +84,8 @@ pub struct Activations {
     mixed: Tensor,
     gated: Tensor,
     workspace: Tensor,
+    /// Of differential attention: padded queries and results of both softmaxes.
+    halves: Option<[Tensor; 2]>,
 }
 
 impl Model {
@@ -85,7 +97,7 @@ impl Model {
         precision: Precision,
         progress: impl Fn(usize),
     ) -> Result<Model> {
-        let Description { hidden, ffn, vocab, head_dim, tied, .. } = description;
+        let Description { hidden, ffn, vocab, head_dim, heads, kv_heads, tied, .. } = description;
         let (q_width, kv_width) = (description.q_width(), description.kv_width());
         let mut loader = Loader { gpu, checkpoint, precision, bytes: 0 };
 
@@ -107,14 +119,32 @@ impl Model {
         let mut layers = Vec::with_capacity(description.layers);
         for i in 0..description.layers {
             let name = |part: &str| format!("model.layers.{i}.{part}.weight");
-            let bias = description.attention_bias;
+            let Description { attention_bias: bias, post_norms, differential, .. } = description;
+            // Heads that are two of a difference are put side by side.
+            let paired = |heads: usize| differential.then_some(heads);
+            // The name of the norm before the MLP is that behind attention where there is such a one.
+            let before_mlp =
+                if post_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
             layers.push(Layer {
+                lambda: differential.then(|| loader.lambda(i, head_dim)).transpose()?,
+                mixed_norm: loader.vector_if(post_norms, &name("post_attention_layernorm"), hidden)?,
+                ffn_norm: loader.vector_if(post_norms, &name("post_feedforward_layernorm"), hidden)?,
                 attention_norm: loader.vector(&name("input_layernorm"), hidden)?,
-                q: loader.projection(&name("self_attn.q_proj"), q_width, hidden, bias)?,
-                k: loader.projection(&name("self_attn.k_proj"), kv_width, hidden, bias)?,
-                v: loader.projection(&name("self_attn.v_proj"), kv_width, hidden, bias)?,
-                o: loader.projection(&name("self_attn.o_proj"), hidden, q_width, bias)?,
-                mlp_norm: loader.vector(&name("post_attention_layernorm"), hidden)?,
+                q: loader.projection(&name("self_attn.q_proj"), [q_width, hidden], bias, paired(heads))?,
+                k: loader.projection(
+                    &name("self_attn.k_proj"),
+                    [kv_width, hidden],
+                    bias,
+                    paired(kv_heads),
+                )?,
+                v: loader.projection(
+                    &name("self_attn.v_proj"),
+                    [kv_width, hidden],
+                    bias,
+                    paired(kv_heads),
+                )?,
+                o: loader.projection(&name("self_attn.o_proj"), [hidden, q_width], bias, None)?,
+                mlp_norm: loader.vector(&name(before_mlp), hidden)?,
                 gate_up: {
                     let gate = loader.pack(&name("mlp.gate_proj"), ffn, hidden)?;
                     let up = loader.pack(&name("mlp.up_proj"), ffn, hidden)?;
@@ -130,29 +160,31 @@ impl Model {
         Ok(Model { gpu: gpu.clone(), description, precision, bytes, embedding, layers, norm, head, inv_freq })
     }
 
-    /// Records everything from the token ids in `t` to its `normed`. The tokens stand at `past..past + rows` of
-    /// the sequence; their keys and values go into the cache, which has room for them.
-    pub fn forward(
-        &self,
-        r: &mut Recorder<'_, '_>,
-        t: &Activations,
-        cache: &Cache,
-        past: usize,
-    ) -> wgmarlin::Result<()> {
-        let Description { heads, kv_heads, head_dim, norm_eps: eps, .. } = self.description;
-        let rows = t.ids.len();
-        let q_heads = t.q.reshape(&[rows, heads, head_dim])?;
-        let q_batch = t.q.reshape(&[1, rows, heads, head_dim])?;
-        let mixed_batch = t.mixed.reshape(&[1, rows, heads, head_dim])?;
+    /// Records everything from the token ids in `t`, at its positions, to its `normed`. Keys and values go where `keys`
+    /// says.
+    pub fn forward(&self, r: &mut Recorder<'_, '_>, t: &Activations, keys: Keys<'_>) -> wgmarlin::Result<()> {
+        let d = &self.description;
+        let Description { heads, kv_heads, head_dim, norm_eps: eps, unit_offset, activation, .. } = *d;
+        let q_heads = t.q.reshape(&[t.ids.len(), heads, head_dim])?;
+        let norm = |r: &mut Recorder<'_, '_>, residual, weight| {
+            let request = RmsNorm { residual, unit_offset, ..RmsNorm::new(&t.x, weight, &t.normed, eps) };
+            norm::record(r, &request)
+        };
+        let post_norm = |r: &mut Recorder<'_, '_>, weight: &Option<Tensor>| match weight {
+            None => Ok(()),
+            Some(weight) => {
+                let in_place = RmsNorm::new(&t.update, weight, &t.update, eps);
+                norm::record(r, &RmsNorm { unit_offset, ..in_place })
+            }
+        };
 
-        embed::record(r, &Embed { ids: &t.ids, table: &self.embedding, out: &t.x, scale: 1.0 })?;
+        embed::record(r, &Embed { ids: &t.ids, table: &self.embedding, out: &t.x, scale: d.embed_scale })?;
         // Each sublayer's output is added to the stream by the norm that follows it.
         let mut residual = None;
         for (i, layer) in self.layers.iter().enumerate() {
-            let weight = &layer.attention_norm;
-            norm::record(r, &RmsNorm { x: &t.x, residual, weight, out: &t.normed, eps })?;
+            norm(r, residual, &layer.attention_norm)?;
             layer.q.record(r, &t.normed, &t.q, 0)?;
-            let (k, v, k_row) = cache.place(i, past, (&t.k, &t.v));
+            let (k, v, k_row) = keys.place(i, (&t.k, &t.v));
             layer.k.record(r, &t.normed, k, k_row)?;
             layer.v.record(r, &t.normed, v, k_row)?;
             rope::record(
@@ -167,23 +199,37 @@ impl Model {
                     mscale: 1.0,
                 },
             )?;
-            cache.attend(r, i, [&q_batch, k, v, &mixed_batch], kv_heads, past + rows, &t.workspace)?;
+            let options = Options {
+                window: d.windows.get(i).copied().flatten(),
+                soft_cap: d.attention_cap,
+                tree: t.tree.as_ref(),
+                ..Options::causal(d.attention_scale)
+            };
+            let (q, out, workspace) = (&t.q, &t.mixed, &t.workspace);
+            let difference = layer.difference(eps).zip(t.scratch());
+            keys.attend(r, d, i, &Mixing { q, k, v, out, options, workspace, difference })?;
             layer.o.record(r, &t.mixed, &t.update, 0)?;
-            let weight = &layer.mlp_norm;
-            norm::record(r, &RmsNorm { x: &t.x, residual: Some(&t.update), weight, out: &t.normed, eps })?;
-            let activation = Activation::Silu;
+            post_norm(r, &layer.mixed_norm)?;
+            norm(r, Some(&t.update), &layer.mlp_norm)?;
             let (a, weight, out) = (&t.normed, &layer.gate_up, &t.gated);
             let request = GateUp { a, weight, out, activation, norm: None };
             matmul::record_gate_up(r, &request)?;
             matmul::record(r, &Linear::new(&t.gated, &layer.down, &t.update))?;
+            post_norm(r, &layer.ffn_norm)?;
             residual = Some(&t.update);
         }
-        norm::record(r, &RmsNorm { x: &t.x, residual, weight: &self.norm, out: &t.normed, eps })
+        norm(r, residual, &self.norm)
     }
 
     /// Records the logits \[rows, vocab\] of the tokens in `t`.
     pub fn logits(&self, r: &mut Recorder<'_, '_>, t: &Activations, logits: &Tensor) -> wgmarlin::Result<()> {
-        matmul::record(r, &Linear::new(&t.normed, &self.head, logits))
+        matmul::record(r, &Linear::new(&t.normed, &self.head, logits))?;
+        match self.description.logit_cap {
+            None => Ok(()),
+            Some(cap) => {
+                elementwise::record(r, &Elementwise { a: logits, op: Op::SoftCap(cap), out: logits })
+            }
+        }
     }
 
     /// An empty cache.
@@ -191,20 +237,25 @@ impl Model {
         Cache::new(&self.gpu, &self.description, kv, self.precision.activations, context)
     }
 
-    /// Room for the activations of `rows` tokens of a sequence of up to `context`.
+    /// Room for the activations of `rows` tokens: of one sequence, or of a sequence each, of up to `context`.
     pub fn activations(&self, rows: usize, context: usize) -> Result<Activations> {
         let d = &self.description;
         let alloc = |cols: usize| self.gpu.alloc(self.precision.activations, &[rows, cols]);
+        let [kv_heads, width, _] = d.kv_shape();
+        let workspace = |sequences: usize, rows: usize| {
+            attention::workspace_len(&self.gpu, sequences, rows, d.heads, kv_heads, width, context)
+        };
         // A shorter piece of a prompt may split the keys where a longer one does not.
-        let workspace = (1..=rows.min(attention::MAX_DECODE))
-            .map(|rows| {
-                attention::workspace_len(&self.gpu, 1, rows, d.heads, d.kv_heads, d.head_dim, context)
-            })
-            .max()
-            .unwrap_or(0);
+        let pieces = (1..=rows.min(attention::MAX_DECODE)).map(|rows| workspace(1, rows));
+        let workspace = pieces.chain([workspace(rows, 1)]).max().unwrap_or(0);
+        let halves = match d.differential {
+            true => Some([alloc(2 * d.q_width())?, alloc(2 * d.q_width())?]),
+            false => None,
+        };
         Ok(Activations {
             ids: self.gpu.alloc(DType::U32, &[rows])?,
             positions: self.gpu.alloc(DType::U32, &[rows])?,
+            tree: None,
             normed: alloc(d.hidden)?,
             x: alloc(d.hidden)?,
             update: alloc(d.hidden)?,
@@ -214,6 +265,18 @@ impl Model {
             mixed: alloc(d.q_width())?,
             gated: alloc(d.ffn)?,
             workspace: self.gpu.alloc(DType::F32, &[workspace])?,
+            halves,
+        })
+    }
+}
+
+impl Layer {
+    /// How the two of a head become one; the norm has no weights.
+    fn difference(&self, eps: f32) -> Option<Difference<'_>> {
+        self.lambda.as_ref().map(|([q1, k1, q2, k2], init)| Difference {
+            lambda: Lambda::Learned { q: [q1, q2], k: [k1, k2], init: *init },
+            norm: Some(SubNorm { weight: None, eps }),
+            factor: 1.0 - init,
         })
     }
 }
@@ -233,12 +296,18 @@ impl Projection {
 }
 
 impl Activations {
+    fn scratch(&self) -> Option<Scratch<'_>> {
+        let workspace = &self.workspace;
+        self.halves.as_ref().map(|[queries, parts]| Scratch { queries, parts, workspace })
+    }
+
     /// The first `rows` rows, in the same memory.
     pub fn first(&self, gpu: &Gpu, rows: usize) -> wgmarlin::Result<Activations> {
         let first = |tensor: &Tensor| tensor.rows_view(gpu, 0, rows);
         Ok(Activations {
             ids: first(&self.ids)?,
             positions: first(&self.positions)?,
+            tree: None,
             normed: first(&self.normed)?,
             x: first(&self.x)?,
             update: first(&self.update)?,
@@ -248,6 +317,7 @@ impl Activations {
             mixed: first(&self.mixed)?,
             gated: first(&self.gated)?,
             workspace: self.workspace.clone(),
+            halves: self.halves.clone(),
         })
     }
 }
@@ -271,9 +341,32 @@ impl Loader<'_> {
         }
     }
 
-    fn projection(&mut self, name: &str, n: usize, k: usize, bias: bool) -> Result<Projection> {
-        let weight = self.matrix(name, n, k)?;
-        let bias = bias.then(|| self.vector(&name.replace(".weight", ".bias"), n)).transpose()?;
+    /// The rows of `paired` heads, if any, in pairs: the first of each half, the second of each half, and so on.
+    fn projection(
+        &mut self,
+        name: &str,
+        [n, k]: [usize; 2],
+        bias: bool,
+        paired: Option<usize>,
+    ) -> Result<Projection> {
+        let in_order = |values: Vec<f32>| match paired {
+            None => values,
+            Some(heads) => {
+                let (first, second) = values.split_at(values.len() / 2);
+                let head = values.len() / heads;
+                first.chunks(head).zip(second.chunks(head)).flat_map(|(a, b)| [a, b].concat()).collect()
+            }
+        };
+        let values = in_order(self.checkpoint.floats(name, &[n, k])?);
+        let weight = self.upload_packed(&self.quantise(name, &values, n, k, self.precision.weights)?)?;
+        let bias = match bias {
+            false => None,
+            true => {
+                let name = name.replace(".weight", ".bias");
+                let values = in_order(self.checkpoint.floats(&name, &[n])?);
+                Some(self.upload_vector(&name, &values)?)
+            }
+        };
         Ok(Projection { weight, bias })
     }
 
@@ -308,6 +401,27 @@ impl Loader<'_> {
     /// A norm's weight or a bias, in the type of the activations.
     fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
         let values = self.checkpoint.floats(name, &[len])?;
+        self.upload_vector(name, &values)
+    }
+
+    fn vector_if(&mut self, wanted: bool, name: &str, len: usize) -> Result<Option<Tensor>> {
+        wanted.then(|| self.vector(name, len)).transpose()
+    }
+
+    /// λ's vectors q1, k1, q2, k2 in f32, and its initial value.
+    fn lambda(&mut self, layer: usize, head_dim: usize) -> Result<([Tensor; 4], f32)> {
+        let mut vector = |part: &str| -> Result<Tensor> {
+            let name = format!("model.layers.{layer}.self_attn.lambda_{part}");
+            let tensor = self.gpu.tensor(&[head_dim], &self.checkpoint.floats(&name, &[head_dim])?)?;
+            self.bytes += tensor.bytes();
+            Ok(tensor)
+        };
+        let vectors = [vector("q1")?, vector("k1")?, vector("q2")?, vector("k2")?];
+        Ok((vectors, 0.8 - 0.6 * (-0.3 * layer as f32).exp()))
+    }
+
+    fn upload_vector(&mut self, name: &str, values: &[f32]) -> Result<Tensor> {
+        let len = values.len();
         let tensor = if self.precision.activations == DType::F16 {
             let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
             if let Some(i) = halves.iter().position(|h| !h.is_finite()) {
@@ -315,7 +429,7 @@ impl Loader<'_> {
             }
             self.gpu.tensor(&[len], &halves)?
         } else {
-            self.gpu.tensor(&[len], &values)?
+            self.gpu.tensor(&[len], values)?
         };
         self.bytes += tensor.bytes();
         Ok(tensor)

@@ -59,7 +59,7 @@ impl<'m> Session<'m> {
             if rows > 0 {
                 let t = self.chunk.first(gpu, rows)?;
                 self.cache.advance(0, rows)?;
-                gpu.warm_up(|r| self.model.forward(r, &t, &self.cache, 0))?;
+                gpu.warm_up(|r| self.model.forward(r, &t, self.cache.keys(0)))?;
             }
         }
         self.cache.advance(before_last, 1)?;
@@ -101,7 +101,7 @@ impl<'m> Session<'m> {
         self.cache.advance(self.past, ids.len())?;
         let used = &mut self.used;
         gpu.run(|r| {
-            self.model.forward(r, &t, &self.cache, self.past)?;
+            self.model.forward(r, &t, self.cache.keys(self.past))?;
             if let Some(logits) = logits {
                 self.model.logits(r, &t, logits)?;
             }
@@ -150,7 +150,7 @@ impl<'m> Session<'m> {
     }
 
     fn record_step(&self, r: &mut Recorder<'_, '_>, choice: &Choice, past: usize) -> wgmarlin::Result<()> {
-        self.model.forward(r, &self.one, &self.cache, past)?;
+        self.model.forward(r, &self.one, self.cache.keys(past))?;
         self.model.logits(r, &self.one, &self.logits)?;
         let (logits, index) = (&self.logits, &self.one.ids);
         if choice.temperature == 0.0 {
@@ -185,7 +185,8 @@ impl<'m> Session<'m> {
         Ok(())
     }
 
-    fn room(&self, tokens: usize) -> Result<()> {
+    /// Fails if so many more tokens do not fit.
+    pub fn room(&self, tokens: usize) -> Result<()> {
         let context = self.cache.context;
         if tokens <= context.saturating_sub(self.past) {
             return Ok(());
@@ -195,7 +196,8 @@ impl<'m> Session<'m> {
     }
 }
 
-fn note(used: &mut Vec<(&'static str, Tier)>, recorder: &Recorder<'_, '_>) {
+/// Notes the kernels that a pass has launched.
+pub fn note(used: &mut Vec<(&'static str, Tier)>, recorder: &Recorder<'_, '_>) {
     for pair in recorder.used() {
         if !used.contains(pair) {
             used.push(*pair);

@@ -11,9 +11,12 @@ use crate::error::{Error, Result};
 pub struct Text(Tokenizer);
 
 impl Text {
-    /// Reads `tokenizer.json`.
+    /// Reads the `tokenizer.json` of a model's directory or, where that has none, of the directory above: several
+    /// models may share one.
     pub fn open(dir: &Path) -> Result<Text> {
-        let path = dir.join("tokenizer.json");
+        const NAME: &str = "tokenizer.json";
+        let (own, shared) = (dir.join(NAME), dir.join("..").join(NAME));
+        let path = if !own.exists() && shared.exists() { shared } else { own };
         let json = read_text(&path)?;
         json.parse().map(Text).map_err(|e: tokenizers::Error| Error::file(&path, e))
     }
@@ -29,7 +32,8 @@ impl Text {
         Ok(ids)
     }
 
-    fn decode(&self, ids: &[u32]) -> Result<String> {
+    /// The text of some ids.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.0.decode(ids, true).map_err(|e| Error::invalid("tokenizer", e))
     }
 }

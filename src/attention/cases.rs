@@ -55,6 +55,7 @@ pub(super) fn prefill_cases() -> Vec<Case> {
         (Full, 1, 70, 2, 1, 64, 300, 0, true, Steep),
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 2048, 32, 8, 128, 2048, 0, true, Normal),
+        (Perf, 1, 4096, 32, 8, 128, 4096, 0, true, Normal),
     ];
     let mut all = plain_cases(shapes, Call::Prefill);
     all.extend(DTYPES.into_iter().flat_map(|dtype| extra_cases(dtype, Call::Prefill)));
@@ -80,6 +81,7 @@ pub(super) fn decode_cases() -> Vec<Case> {
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 4096, 0, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 32_768, 0, true, Normal),
+        (Perf, 16, 1, 32, 8, 128, 4096, 0, true, Normal),
     ];
     let mut all = plain_cases(shapes, Call::Decode(None));
     // As the adapter would never split them: many and short, more splits than fit a subgroup, one.

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::kernel::Random;
+
 /// What the reference needs to know of a request: [B, Sq, Hq, D] queries over the first rows of [B, C, Hkv, D] keys and
 /// [B, C, Hkv, Dv] values.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +57,7 @@ impl Problem {
     }
 
     /// Pairs of a query and a key that it sees.
-    pub(super) fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         let of = |b| (0..self.sq).map(|i| self.visible(b, i).len()).sum::<usize>();
         (0..self.lens.len()).map(of).sum::<usize>() * self.hq
     }
@@ -71,6 +73,17 @@ impl Problem {
 
     fn queries(&self) -> usize {
         self.lens.len() * self.sq * self.hq
+    }
+
+    /// The rows of the output to compare: all, of real shapes some hundred with the first and the last among them.
+    pub fn compared(&self) -> Vec<usize> {
+        const MANY: usize = 1 << 20;
+        let all = self.queries();
+        if self.pairs() <= MANY || all <= 256 {
+            return (0..all).collect();
+        }
+        let mut random = Random::new(all as u64);
+        (0..254).map(|_| random.below(all)).chain([0, all - 1]).collect()
     }
 
     /// The row of the cache that holds key `j` of a query.
@@ -103,7 +116,12 @@ fn sum(scores: &[f64]) -> (f64, f64) {
 
 /// The reference: plain softmax over all scores of a row, rows in parallel. A row that sees no key is 0.
 pub fn attention(q: &[f32], k: &[f32], v: &[f32], p: &Problem) -> Vec<f64> {
-    let row = |n: usize| {
+    attention_rows(q, k, v, p, &(0..p.queries()).collect::<Vec<_>>())
+}
+
+/// As [`attention`], of some rows.
+pub fn attention_rows(q: &[f32], k: &[f32], v: &[f32], p: &Problem, rows: &[usize]) -> Vec<f64> {
+    let row = |&n: &usize| {
         let query = p.query(n);
         let scores = p.scores(&q[n * p.d..][..p.d], k, query);
         let (most, total) = sum(&scores);
@@ -115,7 +133,7 @@ pub fn attention(q: &[f32], k: &[f32], v: &[f32], p: &Problem) -> Vec<f64> {
         }
         out
     };
-    (0..p.queries()).into_par_iter().flat_map_iter(row).collect()
+    rows.par_iter().flat_map_iter(row).collect()
 }
 
 /// The reference of the probabilities [B, Hq, Sq, keys]: those of the keys that a query sees, zeros between them.
@@ -235,6 +253,19 @@ mod tests {
         let v = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
         assert_eq!(attention(&[0.0; 3], &v, &v, &p), [0.0, 4.0, 8.0]);
         assert_eq!(p.pairs(), 4);
+    }
+
+    #[test]
+    fn rows_of_real_shapes_are_sampled() {
+        let small = Problem { sq: 3, lens: vec![2, 1], ..two_keys() };
+        assert_eq!(small.compared(), [0, 1, 2, 3, 4, 5]);
+        let large = Problem { sq: 300, hq: 8, hkv: 2, lens: vec![900], ..two_keys() };
+        let rows = large.compared();
+        assert!(rows.len() == 256 && rows.iter().all(|&row| row < 2400) && rows.ends_with(&[0, 2399]));
+        let (q, k) = ([0.0, 1.0, 2.0, -1.0, 0.5, 3.0], [1.0, 0.5, 2.0, 1.5, -1.0, 0.0]);
+        let p = Problem { sq: 3, lens: vec![3], ..two_keys() };
+        let all = attention(&q, &k, &k, &p);
+        assert_eq!(attention_rows(&q, &k, &k, &p, &[2, 0]), [&all[4..6], &all[..2]].concat());
     }
 
     #[test]

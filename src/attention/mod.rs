@@ -22,6 +22,7 @@ mod decode;
 mod extra;
 mod merge;
 mod merge_spec;
+mod msl;
 mod options;
 mod paged_cases;
 mod plan;

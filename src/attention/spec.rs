@@ -3,7 +3,7 @@
 use super::cases::{decode_cases, prefill_cases};
 use super::paged_cases::tile_cases;
 use super::varlen_cases::varlen_cases;
-use super::{Sizes, coop};
+use super::{Sizes, coop, msl};
 use crate::error::Result;
 use crate::kernel::{
     Access, Binding, Def, Defines, KernelSpec, Needs, Params, Recorder, Tier, Variant, defines, params, tier,
@@ -45,6 +45,7 @@ pub static ATTENTION: KernelSpec = KernelSpec {
         tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, TENSORS)),
         tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, TENSORS)),
         tier!(Coop, "attention/attention_coop.wgsl", || coop::variants(TENSORS)),
+        tier!(Msl, "attention/attention.metal", msl::prefill_variants),
     ],
     cases: prefill_cases,
 };
@@ -84,6 +85,7 @@ pub static ATTENTION_PAGED: KernelSpec = KernelSpec {
         tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, blocks())),
         tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, blocks())),
         tier!(Coop, "attention/attention_coop.wgsl", || coop::variants(coop::FORMATS.map(Extras::Blocks))),
+        tier!(Msl, "attention/attention.metal", msl::paged_variants),
     ],
     cases: tile_cases,
 };
@@ -106,6 +108,7 @@ pub static ATTENTION_DECODE: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention_decode.wgsl", || decode_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention_decode.wgsl", || decode_variants(Tier::Subgroup)),
+        tier!(Msl, "attention/attention_decode.metal", msl::decode_variants),
     ],
     cases: decode_cases,
 };
@@ -175,12 +178,13 @@ pub(super) fn prefill_plan(
 ) -> Result<(Tier, Defines, Needs)> {
     let caps = recorder.gpu().caps();
     recorder.choose(spec, |tier| match tier {
+        Tier::Msl => Ok(msl::prefill_variant(s.dtype, extras, s.d.max(s.d_v)).into()),
         Tier::Coop => coop::plan(caps, s, extras).map(Into::into),
         _ => Ok(prefill_variant(tier, s.dtype, s.d_v, extras).into()),
     })
 }
 
-/// The variant of the lower tiers for values of width `d`.
+/// The variant of the WGSL tiers for values of width `d`.
 fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) -> Variant {
     // Up to 128 columns, 8 threads share a row; above, 16 do, so that a thread never holds more than 4 × 4 vec4s.
     let threads = if d > 128 { 16 } else { 8 };
@@ -252,6 +256,9 @@ pub(super) fn decode_variant(
     subgroup: u32,
 ) -> Result<(Variant, u32), String> {
     const THREADS: u32 = 128;
+    if tier == Tier::Msl {
+        return Ok(msl::decode_variant(dtype, store.format, rows, d));
+    }
     let (lanes, pieces) = team(d, if tier == Tier::Base { 16 } else { subgroup });
     if pieces > 4 {
         return Err(format!("subgroups of more than {lanes} lanes for a head size of {d}"));

@@ -1,24 +1,29 @@
 //! Timing on the GPU: many launches in one compute pass, between two timestamps where those can be trusted, else by
 //! the slope of wall-clock time between N and 2N launches. The median of several passes counts.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::compare::dry_run;
 use crate::device::{Gpu, one_off};
 use crate::error::{Error, Result};
-use crate::kernel::{Case, Cost, Recorder, Tier};
+use crate::kernel::{Case, Cost, Planned, Prepared, Recorder, StandIns, Tier};
 use crate::tensor::{DType, Tensor};
 
 /// Passes whose median is reported.
 const PASSES: usize = 7;
-/// Launches in a pass: at least this many where they are short ...
-const MIN_LAUNCHES: usize = 20;
-/// ... and never more than this many.
+/// Launches in a pass at the most.
 const MAX_LAUNCHES: usize = 8192;
 /// A pass should take this long, so that its start and end do not count.
 const PASS_SECONDS: f64 = 6e-3;
+/// Passes longer than this need no median of so many.
+const LONG_PASS_SECONDS: f64 = 0.1;
 /// Operand sets together take more than four times the last-level cache of today's GPUs (64 MiB at the most).
 const ROTATION_BYTES: u64 = 256 << 20;
 const MAX_COPIES: u64 = 64;
+/// Buffers from this size on are copied for the rotation. Smaller ones are shared: in a model the layer before has just
+/// written them, so they are in the cache there too.
+const ROTATED_BYTES: u64 = 256 << 10;
 /// GPUs fall to a fraction of their clock when idle (an H200 from 1980 to 345 MHz) and take a while to come back, so
 /// this much work goes before the timed passes, without a gap.
 const WARM_SECONDS: f64 = 0.6;
@@ -40,28 +45,50 @@ pub struct Timing {
 /// # Errors
 /// As [`run_case`](super::run_case), with missing capabilities as [`Error::Unsupported`].
 pub fn measure_case(gpu: &Gpu, tier: Option<Tier>, case: &Case) -> Result<Timing> {
-    let mut prepared = (case.prepare)(gpu, 1)?;
-    let copies = copies(gpu, prepared.cost.bytes);
-    if copies > 1 {
-        // The first set must be gone before the others are made, or small GPUs hold both.
-        drop(prepared);
-        prepared = (case.prepare)(gpu, copies)?;
-    }
-    let sets = prepared.launches.len().max(1);
-    let (seconds, timestamps, launches) = measure(gpu, sets, &|pass, count| {
+    measure_prepared(gpu, tier, &(case.prepare)(gpu, 1)?)
+}
+
+/// As [`measure_case`], of a case that is prepared.
+pub(crate) fn measure_prepared(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<Timing> {
+    let software = gpu.caps().device_type == wgpu::DeviceType::Cpu;
+    let sets = rotation(gpu, dry_run(gpu, tier, prepared)?, if software { 1 } else { MAX_COPIES })?;
+    let (seconds, timestamps, launches) = measure(gpu, sets.len(), &|pass, count| {
         let mut recorder = Recorder::new(gpu, pass);
         recorder.only(tier);
-        prepared.launches.iter().cycle().take(count).try_for_each(|launch| launch(&mut recorder))
+        sets.iter().cycle().take(count).try_for_each(|set| {
+            recorder.substitute(set.clone());
+            prepared.launches.iter().try_for_each(|launch| launch(&mut recorder))
+        })
     })?;
     Ok(Timing { seconds, timestamps, launches, cost: prepared.cost })
 }
 
-/// How many operand sets to rotate for launches that move `bytes` each.
-fn copies(gpu: &Gpu, bytes: u64) -> usize {
-    if gpu.caps().device_type == wgpu::DeviceType::Cpu {
-        return 1;
+/// What to bind in each of the operand sets, `most` of them: the first has the buffers themselves, the others copies
+/// that the GPU makes. Where memory is short there are fewer.
+pub(super) fn rotation(gpu: &Gpu, planned: Planned, most: u64) -> Result<Vec<Arc<StandIns>>> {
+    let mut sets = vec![Arc::default()];
+    let large: Vec<_> = planned.buffers.into_values().filter(|s| s.buffer.size() >= ROTATED_BYTES).collect();
+    let bytes: u64 = large.iter().map(|s| s.buffer.size()).sum();
+    if bytes == 0 {
+        return Ok(sets);
     }
-    ROTATION_BYTES.div_ceil(bytes.max(1)).clamp(2, MAX_COPIES) as usize
+    for _ in 1..ROTATION_BYTES.div_ceil(bytes).max(2).min(most) {
+        let mut set = StandIns::new();
+        let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for storage in &large {
+            let size = storage.buffer.size();
+            let copy = match gpu.alloc(DType::U32, &[(size / 4) as usize]) {
+                Ok(copy) => copy,
+                Err(Error::OutOfMemory { .. }) => return Ok(sets),
+                Err(error) => return Err(error),
+            };
+            encoder.copy_buffer_to_buffer(&storage.buffer, 0, copy.buffer(), 0, size);
+            set.insert(storage.id, copy.storage);
+        }
+        gpu.queue().submit([encoder.finish()]);
+        sets.push(Arc::new(set));
+    }
+    Ok(sets)
 }
 
 const COPY_SHADER: &str = "
@@ -105,12 +132,14 @@ type Record<'a> = &'a dyn Fn(&mut wgpu::ComputePass<'_>, usize) -> Result<()>;
 
 /// Seconds per launch, whether by timestamps, and launches in a pass. `record` puts so many launches into the pass
 /// and goes round `sets` operand sets.
-fn measure(gpu: &Gpu, sets: usize, record: Record<'_>) -> Result<(f64, bool, usize)> {
+///
+/// # Errors
+/// Those of `record`, [`Error::DeviceLost`], or [`Error::Wgpu`] for what wgpu says of the launches.
+pub fn measure(gpu: &Gpu, sets: usize, record: Record<'_>) -> Result<(f64, bool, usize)> {
     let clock = Clock::new(gpu)?;
-    let floor = if gpu.caps().device_type == wgpu::DeviceType::Cpu { 1 } else { MIN_LAUNCHES };
     // Compiles, touches all operands, and wakes the clocks of the GPU up.
     clock.pass(sets, record)?;
-    let mut count = sets.max(floor);
+    let mut count = sets;
     let took = loop {
         let (wall, stamped) = clock.pass(count, record)?;
         let took = stamped.unwrap_or(wall).max(1e-9);
@@ -118,10 +147,9 @@ fn measure(gpu: &Gpu, sets: usize, record: Record<'_>) -> Result<(f64, bool, usi
             break took;
         }
         let grow = (1.2 * PASS_SECONDS / took).clamp(1.2, 16.0);
-        count = ((count as f64 * grow) as usize).next_multiple_of(sets).clamp(1, MAX_LAUNCHES);
+        count = ((count as f64 * grow).ceil() as usize).next_multiple_of(sets).clamp(1, MAX_LAUNCHES);
     };
-    // Passes of a second or more (software adapters) need no such statistics.
-    let passes = if took > 0.5 { 3 } else { PASSES };
+    let passes = if took > LONG_PASS_SECONDS { 3 } else { PASSES };
     let (wall, stamped) = clock.pass(count, record)?;
     if trusted(wall, stamped).is_some()
         && let Some(seconds) = clock.busy_passes(passes, took, count, record)?

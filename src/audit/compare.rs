@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::kernel::{Case, Check, Defines, POISON, Prepared, Recorder, Rule, Tier};
+use crate::kernel::{Case, Check, Defines, POISON, Planned, Prepared, Recorder, Rule, Tier};
 use crate::tensor::{DType, Tensor};
 
 /// What became of a case.
@@ -23,34 +23,38 @@ pub enum Outcome {
 /// # Errors
 /// Anything but a missing capability, which is [`Outcome::Skipped`].
 pub fn run_case(gpu: &Gpu, tier: Option<Tier>, case: &Case) -> Result<Outcome> {
-    run_noting(gpu, tier, case, &mut |_| ())
-}
-
-/// As [`run_case`]; `loaded` is given each specialisation whose pipeline was created.
-pub(crate) fn run_noting(
-    gpu: &Gpu,
-    tier: Option<Tier>,
-    case: &Case,
-    loaded: &mut dyn FnMut(Specialisation),
-) -> Result<Outcome> {
     // Told before the operands are made: there are many such cases.
-    if let Some(capability) = tier.and_then(Tier::needs).filter(|c| !gpu.caps().has(*c)) {
-        let why = gpu.caps().why_missing(capability);
-        return Ok(Outcome::Skipped(format!("needs {}: {why}", capability.name())));
+    if let Some(why) = tier.and_then(|tier| missing(gpu, tier)) {
+        return Ok(Outcome::Skipped(why));
     }
     let ran = (case.prepare)(gpu, 1).and_then(|prepared| {
-        load(gpu, tier, &prepared)?.into_iter().for_each(loaded);
-        gpu.run(|recorder: &mut Recorder<'_, '_>| {
-            recorder.only(tier);
-            prepared.launches.iter().try_for_each(|launch| launch(recorder))
-        })?;
+        load(gpu, tier, &prepared)?;
+        run(gpu, tier, &prepared)?;
         Ok(prepared)
     });
-    let prepared = match ran {
-        Ok(prepared) => prepared,
-        Err(error) => return skipped(error).map(Outcome::Skipped),
-    };
-    gpu.wait()?;
+    match ran {
+        Ok(prepared) => compare_all(gpu, &prepared),
+        Err(error) => skipped(error).map(Outcome::Skipped),
+    }
+}
+
+/// The capability that the adapter lacks for a whole tier.
+pub(crate) fn missing(gpu: &Gpu, tier: Tier) -> Option<String> {
+    let capability = tier.needs().filter(|c| !gpu.caps().has(*c))?;
+    Some(format!("needs {}: {}", capability.name(), gpu.caps().why_missing(capability)))
+}
+
+/// Launches a prepared case and waits for it.
+pub(crate) fn run(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<()> {
+    gpu.run(|recorder: &mut Recorder<'_, '_>| {
+        recorder.only(tier);
+        prepared.launches.iter().try_for_each(|launch| launch(recorder))
+    })?;
+    gpu.wait()
+}
+
+/// Compares what a prepared case has produced.
+pub(crate) fn compare_all(gpu: &Gpu, prepared: &Prepared) -> Result<Outcome> {
     let mut worst = Outcome::Correct { error: 0.0, tolerance: 0.0 };
     for check in &prepared.checks {
         let (error, tolerance, why) = compare(gpu, check)?;
@@ -78,17 +82,22 @@ pub(crate) fn skipped(error: Error) -> Result<String> {
 /// Kernel, tier and defines of a pipeline.
 pub(crate) type Specialisation = (&'static str, Tier, Defines);
 
+/// What the launches of a prepared case would use.
+pub(crate) fn dry_run(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<Planned> {
+    let mut dry = Recorder::dry(gpu);
+    dry.only(tier);
+    prepared.launches.iter().try_for_each(|launch| launch(&mut dry))?;
+    Ok(dry.into_planned())
+}
+
 /// Creates the pipelines of a prepared case and returns the specialisations that it uses, of all kernels that it
 /// launches.
 ///
 /// # Errors
 /// [`Error::Compile`] also for a specialisation that its tier does not list among its variants: the static stages
 /// would never have seen it.
-fn load(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<Vec<Specialisation>> {
-    let mut dry = Recorder::dry(gpu);
-    dry.only(tier);
-    prepared.launches.iter().try_for_each(|launch| launch(&mut dry))?;
-    let planned = dry.into_planned();
+pub(crate) fn load(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<Vec<Specialisation>> {
+    let planned = dry_run(gpu, tier, prepared)?.pipelines;
     let mut used = Vec::new();
     for (spec, key) in &planned {
         let listed = spec

@@ -1,6 +1,6 @@
 //! The 37 Metal source files that this crate replaces, what each of them asks for, and how much of that is there.
 
-use super::report::{Row, State};
+use super::rows::{Row, State};
 use super::stages::Stage;
 use crate::kernel::KernelSpec;
 
@@ -96,7 +96,7 @@ pub static INVENTORY: &[UpstreamFile] = files! {
     "dequant_fp8" 9: "dequant" "e4m3", "dequant" "e5m2";
     "dequant_int8" 7: "dequant" "int8", "dequant" "int8z";
     "dequant_sub4bit" 9: "dequant" "int2", "dequant" "int3", "dequant" "nf3";
-    "diff_attention" 3: "attention_diff" "";
+    "diff_attention" 3: "diff_queries" "", "diff_combine" "attention causal", "diff_combine" "attention bias";
     "flash_attention" 5: "attention" "", "attention" "fp4", "attention" "int4";
     "flash_attention_v2" 7: "attention" "", "attention_decode" "", "attention" "e4m3";
     "gemm_epilogue" 3: "qgemm" "fp4 bias", "qgemm" "fp4 gelutanh", "qgemm" "fp4 silu";

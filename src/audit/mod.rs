@@ -13,19 +13,28 @@
 //! | perf | time, bandwidth, arithmetic rate, and share of the adapter's measured copy bandwidth |
 
 mod bench;
+mod by_hand;
 mod compare;
+mod cover;
 mod inventory;
+mod msl_text;
 mod report;
+mod rows;
 mod stages;
 mod supervise;
 #[cfg(test)]
 mod tests;
 mod translate;
 
-pub use bench::{Timing, copy_bandwidth, measure_case};
+pub use bench::{Timing, copy_bandwidth, measure, measure_case};
+pub use by_hand::{MslText, as_apple, run_case_by_hand};
 pub use compare::{Outcome, run_case};
 pub use inventory::{Entry, INVENTORY, Need, Service, UpstreamFile, inventory};
-pub use report::{Cases, Perf, Row, State, inventory_table, table};
-pub use stages::{Message, Options, Stage, Step, audit_tier, static_stages};
+pub use msl_text::reflect_msl;
+pub use report::{Perf, inventory_table, significant, table};
+pub use rows::{Cases, Row, Rows, State};
+pub use stages::{
+    Coverage, Finished, Item, Message, Options, Part, Stage, Step, Verdict, audit_items, items, static_stages,
+};
 pub use supervise::{Ended, supervise};
 pub use translate::{Reflection, ShaderField, disagreements, parse, translate};

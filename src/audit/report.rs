@@ -1,4 +1,4 @@
-//! Rows, and how they are shown: a table for people, JSON for programs.
+//! How results are shown: a table for people, JSON for programs.
 
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
@@ -6,49 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::Timing;
 use super::inventory::Entry;
-use super::stages::Stage;
-
-/// What became of one kernel × tier × dtype.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// All cases that this adapter can run are right.
-    Correct,
-    /// This adapter lacks a capability; the reason names it.
-    Unavailable,
-    /// An output differs from the reference.
-    Wrong,
-    /// The stage that failed.
-    Failed(Stage),
-    /// The time limit passed.
-    Hung,
-    /// The process died.
-    Crashed,
-}
-
-impl State {
-    pub fn is_failure(self) -> bool {
-        !matches!(self, State::Correct | State::Unavailable)
-    }
-}
-
-impl std::fmt::Display for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            State::Failed(stage) => write!(f, "fails: {}", format!("{stage:?}").to_lowercase()),
-            state => f.write_str(&format!("{state:?}").to_lowercase()),
-        }
-    }
-}
-
-/// Numbers of cases. Those that are neither correct, skipped nor failed were timed but not compared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Cases {
-    pub total: usize,
-    pub correct: usize,
-    pub skipped: usize,
-    pub failed: usize,
-}
+use super::rows::Row;
 
 /// One timed case.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -62,12 +20,10 @@ pub struct Perf {
     pub copy_percent: Option<f64>,
     /// `timestamps` or `wall clock`.
     pub clock: String,
-    /// Whether this very shape was also compared with the reference.
-    pub compared: bool,
 }
 
 impl Perf {
-    pub fn new(case: &str, timing: &Timing, copy_bandwidth: Option<f64>, compared: bool) -> Perf {
+    pub fn new(case: &str, timing: &Timing, copy_bandwidth: Option<f64>) -> Perf {
         let bytes = timing.cost.bytes as f64 / timing.seconds;
         Perf {
             case: case.into(),
@@ -76,13 +32,12 @@ impl Perf {
             tflop_s: timing.cost.flops as f64 / timing.seconds / 1e12,
             copy_percent: copy_bandwidth.map(|copy| 100.0 * bytes / copy),
             clock: if timing.timestamps { "timestamps" } else { "wall clock" }.into(),
-            compared,
         }
     }
 
     fn cells(&self) -> [String; 5] {
         [
-            format!("{}{}", self.case, if self.compared { "" } else { " (not compared)" }),
+            self.case.clone(),
             significant(self.micros),
             significant(self.gb_s),
             significant(self.tflop_s),
@@ -92,7 +47,7 @@ impl Perf {
 }
 
 /// Three significant digits, without an exponent.
-fn significant(x: f64) -> String {
+pub fn significant(x: f64) -> String {
     let digits = if x >= 100.0 {
         0
     } else if x >= 10.0 {
@@ -103,27 +58,6 @@ fn significant(x: f64) -> String {
         4
     };
     format!("{x:.digits$}")
-}
-
-/// One row of the audit: a kernel, a tier, a dtype.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Row {
-    pub family: String,
-    pub kernel: String,
-    pub tier: String,
-    pub dtype: String,
-    /// Variants of the tier; all went through compose, validate and translate.
-    pub variants: usize,
-    /// Variants that this row's cases loaded and ran.
-    pub loaded: usize,
-    pub cases: Cases,
-    /// Normalised error of the case that came nearest to its tolerance.
-    pub error: Option<f64>,
-    pub tolerance: Option<f64>,
-    pub state: State,
-    /// The missing capability, or what went wrong.
-    pub reason: Option<String>,
-    pub perf: Vec<Perf>,
 }
 
 /// The rows as a table, with the timed cases of a row below each other.
@@ -152,7 +86,12 @@ pub fn table(rows: &[Row]) -> String {
             tolerance,
             row.state.to_string(),
         ];
-        let note = row.reason.as_deref().map_or(String::new(), first_line);
+        let unreached = match row.cases.unreached {
+            0 => None,
+            n => Some(format!("{n} not reached")),
+        };
+        let reason = row.reason.as_deref().map(first_line);
+        let note = unreached.into_iter().chain(reason).collect::<Vec<_>>().join("; ");
         if timed {
             cells.extend(row.perf.first().map_or_else(Default::default, Perf::cells));
         }

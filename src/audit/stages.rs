@@ -1,17 +1,21 @@
-//! Takes one tier of a kernel through all stages and reports a row for each dtype.
+//! Takes work items through the stages and tells of every step and result.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bench::measure_case;
-use super::compare::{Outcome, run_noting, skipped};
-use super::report::{Cases, Perf, Row, State};
-use super::translate::{disagreements, parse, translate};
+use super::bench::measure_prepared;
+use super::compare::{Outcome, compare_all, dry_run, load, missing, run, skipped};
+use super::cover::covering;
+use super::msl_text::reflect_msl;
+use super::report::Perf;
+use super::translate::{Reflection, disagreements, parse, translate};
 use crate::device::Gpu;
-use crate::error::Error;
-use crate::kernel::{Case, KernelSpec, Level, Tier, TierSpec, compose};
+use crate::error::{Error, Result};
+use crate::kernel::{Case, KernelSpec, Level, Prepared, Tier, TierSpec, compose};
 
 /// A stage of the audit; see the [module documentation](super).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -26,28 +30,107 @@ pub enum Stage {
     Perf,
 }
 
-/// How much to audit.
+/// Which cases a part of the audit takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// The static stages, then the quick cases.
+    Quick,
+    /// The static stages, then the quick and the full cases.
+    Full,
+    /// The cases of real shape: compared and timed.
+    Perf,
+}
+
+/// One step of an audit: the static stages of a tier, or a case on it.
+pub struct Item {
+    pub spec: &'static KernelSpec,
+    pub tier: &'static TierSpec,
+    pub case: Option<Case>,
+}
+
+/// The items of `part` for these kernels and tiers, always in the same order.
+pub fn items(part: Part, work: &[(&'static KernelSpec, Tier)]) -> Vec<Item> {
+    let wanted = |case: &Case| match part {
+        Part::Quick => case.level == Level::Quick,
+        Part::Full => case.level != Level::Perf,
+        Part::Perf => case.level == Level::Perf,
+    };
+    let mut all = Vec::new();
+    for &(spec, tier) in work {
+        let Some(tier) = spec.tier(tier) else { continue };
+        if part != Part::Perf {
+            all.push(Item { spec, tier, case: None });
+        }
+        let cases = (spec.cases)().into_iter().filter(wanted);
+        all.extend(cases.map(|case| Item { spec, tier, case: Some(case) }));
+    }
+    all
+}
+
+/// How to go through items.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Only the quick cases.
-    pub quick: bool,
-    /// Times the cases of real shape.
+    /// Times the cases.
     pub perf: bool,
-    /// Compares even those cases with the reference that take it minutes.
-    pub thorough: bool,
+    /// Skips cases that were timed at another tier: the better tiers must come first.
+    pub best: bool,
+    /// Compiles the pipelines of one case at a time, to find the one that brings the process down.
+    pub serial: bool,
     /// Bytes per second of a copy, for the percentages.
     pub copy_bandwidth: Option<f64>,
+    /// Cases that have not begun by then are not reached.
+    pub deadline: Option<Instant>,
 }
 
 /// What the audit is about to do, so that a supervisor can tell a hang from slow work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
+    /// Index among the items.
+    pub item: usize,
+    pub kernel: String,
     pub tier: String,
     pub dtype: String,
     pub case: String,
     pub stage: Stage,
+    /// Whether it concerns several cases, of which this is the first.
+    pub batch: bool,
     /// Seconds that this may take at the very most.
     pub limit: u64,
+}
+
+/// What became of a case.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Correct {
+        error: f64,
+        tolerance: f64,
+    },
+    /// JSON has no NaN: an output that is not a number has no error figure.
+    Wrong {
+        error: Option<f64>,
+        tolerance: f64,
+        why: String,
+    },
+    Skipped(String),
+    Failed(Stage, String),
+    /// There was no time for it, or its tier was given up.
+    Unreached,
+}
+
+/// The result of a case.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// Index among the items.
+    pub item: usize,
+    pub kernel: String,
+    pub tier: String,
+    pub dtype: String,
+    pub case: String,
+    pub verdict: Verdict,
+    /// Hashes of the specialisations that it loaded.
+    pub loaded: Vec<u64>,
+    pub perf: Option<Perf>,
 }
 
 /// What a supervised audit process reports, one JSON object a line.
@@ -55,239 +138,244 @@ pub struct Step {
 #[serde(rename_all = "lowercase")]
 pub enum Message {
     Step(Step),
-    Row(Box<Row>),
+    Finished(Box<Finished>),
 }
 
-/// Seconds for one case. Software adapters on busy machines are slow, so this is generous.
-const CASE_LIMIT: u64 = 120;
-/// Seconds for a case of real shape, its reference included.
-const PERF_LIMIT: u64 = 600;
-/// The reference runs plain loops in f64; above this much work the case is timed but not compared.
-const COMPARE_FLOPS: u64 = 10_000_000_000;
-
+/// Cases whose pipelines are compiled together.
+const BATCH: usize = 16;
 /// A launch of more work than this would keep a software adapter busy for minutes.
 const SOFTWARE_FLOPS: u64 = 4_000_000_000;
 
-/// Composes, validates and translates every variant of a tier.
+/// Seconds for a stage. Of a hung GPU one wants to hear soon; software adapters on busy machines are slow. Operands and
+/// references are made on the host.
+fn limit(gpu: &Gpu, stage: Stage, batch: bool) -> u64 {
+    match stage {
+        Stage::Compose | Stage::Validate | Stage::Translate => 600,
+        _ if gpu.caps().device_type == wgpu::DeviceType::Cpu => 600,
+        Stage::Load if batch => 120,
+        Stage::Load => 30,
+        Stage::Correct => 60,
+        Stage::Run | Stage::Perf => 20,
+    }
+}
+
+/// Which of a tier's variants go through the static stages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coverage {
+    Every,
+    /// Enough for every combination of the values of three defines: a tenth of those of the matrix kernels.
+    Combinations,
+}
+
+/// Composes, validates and translates the variants of a tier. MSL is not translated; of it the arguments are compared. Returns
+/// how many variants there are in all.
 ///
 /// # Errors
 /// The stage that the first bad variant fails in, and why.
-pub fn static_stages(spec: &KernelSpec, tier: &TierSpec) -> Result<usize, (Stage, String)> {
-    if tier.tier == Tier::Msl {
-        return Ok(0); // not WGSL: Metal compiles it at load
-    }
+pub fn static_stages(
+    spec: &KernelSpec,
+    tier: &TierSpec,
+    coverage: Coverage,
+) -> Result<usize, (Stage, String)> {
     let variants = (tier.variants)();
-    variants.par_iter().try_for_each(|variant| {
+    let count = variants.len();
+    let chosen = match coverage {
+        Coverage::Every => variants,
+        Coverage::Combinations => covering(variants),
+    };
+    chosen.par_iter().try_for_each(|variant| {
         let at = |stage| move |error: Error| (stage, error.to_string());
+        let disagree = |shader: &Reflection| match disagreements(spec, variant, shader).into_iter().next() {
+            Some(first) => Err((Stage::Validate, format!("{:?}: {first}", variant.defines))),
+            None => Ok(()),
+        };
+        if tier.tier == Tier::Msl {
+            return disagree(&reflect_msl(spec, tier, variant).map_err(at(Stage::Validate))?);
+        }
         compose(tier.path, tier.source, &variant.defines).map_err(at(Stage::Compose))?;
         let parsed = parse(spec, tier, variant).map_err(at(Stage::Validate))?;
-        if let Some(first) = disagreements(spec, variant, &parsed.reflection).into_iter().next() {
-            return Err((Stage::Validate, format!("{:?}: {first}", variant.defines)));
-        }
+        disagree(&parsed.reflection)?;
         translate(spec, tier, variant, &parsed).map(drop).map_err(at(Stage::Translate))
     })?;
-    Ok(variants.len())
+    Ok(count)
 }
 
-/// Audits one tier. `message` hears of every step and of every finished row.
-pub fn audit_tier(
+/// Goes through `items[from..to]`. `message` hears of every step and of every case's result.
+///
+/// # Errors
+/// [`Error::DeviceLost`], which ends the audit: whoever goes on needs a new device. Other failures are results.
+pub fn audit_items(
     gpu: &Gpu,
-    spec: &'static KernelSpec,
-    tier: &TierSpec,
+    items: &[Item],
+    (from, to): (usize, usize),
     options: &Options,
     message: &mut dyn FnMut(Message),
-) {
-    let wanted = |case: &Case| match case.level {
-        Level::Quick => true,
-        Level::Full => !options.quick,
-        Level::Perf => options.perf,
-    };
-    let cases: Vec<Case> = (spec.cases)().into_iter().filter(wanted).collect();
-    let mut dtypes: Vec<&'static str> = Vec::new();
-    for case in &cases {
-        if !dtypes.contains(&case.dtype) {
-            dtypes.push(case.dtype);
+) -> Result<()> {
+    let mut audit = Audit { gpu, options, message, refused: None, timed: HashSet::new() };
+    let to = to.min(items.len());
+    let mut at = from;
+    while at < to {
+        let item = &items[at];
+        if item.case.is_none() {
+            audit.step(item, at, Stage::Translate, false);
+            let coverage = if gpu.checked() { Coverage::Every } else { Coverage::Combinations };
+            audit.refused = static_stages(item.spec, item.tier, coverage).err();
+            at += 1;
+            continue;
         }
+        // Real shapes take much memory, so one at a time.
+        let most = if options.serial || options.perf { 1 } else { BATCH };
+        let like =
+            |i: &Item| i.spec.name == item.spec.name && i.tier.tier == item.tier.tier && i.case.is_some();
+        let count = items[at..to].iter().take(most).take_while(|i| like(i)).count();
+        audit.batch(&items[at..at + count], at)?;
+        at += count;
     }
-    let step = |dtype: &str, case: &str, stage, limit| {
-        let (tier, dtype, case) = (tier.tier.name().into(), dtype.into(), case.into());
-        Message::Step(Step { tier, dtype, case, stage, limit })
-    };
-    message(step("", "every variant", Stage::Translate, PERF_LIMIT));
-    let shaders = static_stages(spec, tier);
-    for dtype in dtypes {
-        let mut audit = Audit { gpu, spec, tier: tier.tier, options, row: Row::new(spec, tier.tier, dtype) };
-        audit.row.variants = (tier.variants)().len();
-        let missing = tier.tier.needs().filter(|c| !gpu.caps().has(*c));
-        match (&shaders, missing) {
-            (Err((stage, why)), _) => audit.row.fail(*stage, why),
-            (Ok(_), Some(capability)) => {
-                let why = format!("needs {}: {}", capability.name(), gpu.caps().why_missing(capability));
-                audit.row.state = State::Unavailable;
-                audit.row.reason = Some(why);
-            }
-            (Ok(_), None) => {
-                audit.cases(cases.iter().filter(|case| case.dtype == dtype), &mut |case, stage, limit| {
-                    message(step(dtype, case, stage, limit));
-                });
-            }
-        }
-        message(Message::Row(Box::new(audit.row)));
-    }
+    Ok(())
 }
 
-/// One row in the making.
 struct Audit<'a> {
     gpu: &'a Gpu,
-    spec: &'static KernelSpec,
-    tier: Tier,
     options: &'a Options,
-    row: Row,
+    message: &'a mut dyn FnMut(Message),
+    /// Why the tier's shaders did not pass the static stages.
+    refused: Option<(Stage, String)>,
+    /// Cases that have been timed at some tier.
+    timed: HashSet<(&'static str, &'static str, String)>,
 }
 
 impl Audit<'_> {
-    fn cases<'c>(&mut self, cases: impl Iterator<Item = &'c Case>, step: &mut dyn FnMut(&str, Stage, u64)) {
-        let mut loaded = HashSet::new();
-        let mut first_skip = None;
-        for case in cases {
-            let perf = case.level == Level::Perf;
-            self.row.cases.total += 1;
-            step(&case.label, Stage::Run, CASE_LIMIT);
-            let flops = if perf { (case.prepare)(self.gpu, 1).map_or(0, |p| p.cost.flops) } else { 0 };
-            if self.gpu.caps().device_type == wgpu::DeviceType::Cpu && flops > SOFTWARE_FLOPS {
-                self.row.cases.skipped += 1;
-                first_skip.get_or_insert_with(|| format!("{}: too much for a software adapter", case.label));
-                continue;
-            }
-            step(&case.label, Stage::Correct, if perf { PERF_LIMIT } else { CASE_LIMIT });
-            let outcome = if flops > COMPARE_FLOPS && !self.options.thorough {
-                Ok(None)
-            } else {
-                run_noting(self.gpu, Some(self.tier), case, &mut |(kernel, tier, defines)| {
-                    if (kernel, tier) == (self.spec.name, self.tier) {
-                        loaded.insert(defines);
-                    }
-                })
-                .map(Some)
-            };
-            let compared = matches!(outcome, Ok(Some(_)));
-            match outcome {
-                Ok(None) => {}
-                Ok(Some(Outcome::Correct { error, tolerance })) => self.row.correct(error, tolerance),
-                Ok(Some(Outcome::Wrong { error, tolerance, why })) => {
-                    self.row.wrong(error, tolerance, &format!("{}: {why}", case.label));
-                    continue;
-                }
-                Ok(Some(Outcome::Skipped(why))) => {
-                    self.row.cases.skipped += 1;
-                    first_skip.get_or_insert(why);
-                    continue;
-                }
-                Err(error) => {
-                    self.row.fail(stage_of(&error), &format!("{}: {error}", case.label));
-                    if matches!(error, Error::DeviceLost { .. }) {
-                        break;
-                    }
-                    continue;
-                }
-            }
-            if perf {
-                step(&case.label, Stage::Perf, PERF_LIMIT);
-                match measure_case(self.gpu, Some(self.tier), case) {
-                    Ok(timing) => {
-                        let copy = self.options.copy_bandwidth;
-                        self.row.perf.push(Perf::new(&case.label, &timing, copy, compared));
-                    }
-                    Err(error) => match skipped(error) {
-                        Ok(why) => {
-                            self.row.cases.skipped += 1;
-                            first_skip.get_or_insert(why);
-                        }
-                        Err(error) => self.row.fail(Stage::Perf, &format!("{}: {error}", case.label)),
-                    },
-                }
-            }
-        }
-        self.row.loaded = loaded.len();
-        if let (None, Some(why)) = (&self.row.reason, first_skip) {
-            self.row.reason = Some(why);
-        }
-        if self.row.state == State::Correct && self.row.cases.correct == 0 && self.row.perf.is_empty() {
-            self.row.state = State::Unavailable;
-        }
-    }
-}
-
-fn stage_of(error: &Error) -> Stage {
-    if matches!(error, Error::Compile { .. }) { Stage::Load } else { Stage::Run }
-}
-
-impl Row {
-    fn new(spec: &KernelSpec, tier: Tier, dtype: &str) -> Row {
-        Row {
-            family: spec.family.into(),
-            kernel: spec.name.into(),
-            tier: tier.name().into(),
+    fn step(&mut self, item: &Item, index: usize, stage: Stage, batch: bool) {
+        let (dtype, case) = item.case.as_ref().map_or(("", "every variant"), |c| (c.dtype, &c.label));
+        (self.message)(Message::Step(Step {
+            item: index,
+            kernel: item.spec.name.into(),
+            tier: item.tier.tier.name().into(),
             dtype: dtype.into(),
-            variants: 0,
-            loaded: 0,
-            cases: Cases::default(),
-            error: None,
-            tolerance: None,
-            state: State::Correct,
-            reason: None,
-            perf: Vec::new(),
-        }
+            case: case.into(),
+            stage,
+            batch,
+            limit: limit(self.gpu, stage, batch),
+        }));
     }
 
-    /// Keeps the case that came nearest to its tolerance.
-    fn correct(&mut self, error: f64, tolerance: f64) {
-        self.cases.correct += 1;
-        let share = |e: f64, t: f64| if t > 0.0 { e / t } else { e };
-        let worst = self.error.zip(self.tolerance).map(|(e, t)| share(e, t));
-        if self.state == State::Correct && worst.is_none_or(|w| share(error, tolerance) >= w) {
-            (self.error, self.tolerance) = (Some(error), Some(tolerance));
-        }
+    fn finish(&mut self, finished: Finished) {
+        (self.message)(Message::Finished(Box::new(finished)));
     }
 
-    fn wrong(&mut self, error: f64, tolerance: f64, why: &str) {
-        self.cases.failed += 1;
-        if self.state == State::Correct {
-            // JSON has no NaN: an output that is not a number has no error figure.
-            (self.error, self.tolerance) = (Some(error).filter(|e| e.is_finite()), Some(tolerance));
-            self.state = State::Wrong;
-            self.reason = Some(why.into());
+    /// Cases of one tier: prepared and compiled together, run and compared one by one.
+    fn batch(&mut self, items: &[Item], first: usize) -> Result<()> {
+        let Some(item) = items.first() else { return Ok(()) };
+        let tier = item.tier.tier;
+        let done = |case: &Case| self.timed.contains(&(item.spec.name, case.dtype, case.label.clone()));
+        let all = if self.options.best && item.case.as_ref().is_some_and(done) {
+            Some(Verdict::Skipped("timed at a better tier".into()))
+        } else if self.options.deadline.is_some_and(|end| Instant::now() >= end) {
+            Some(Verdict::Unreached)
+        } else if let Some((stage, why)) = &self.refused {
+            Some(Verdict::Failed(*stage, why.clone()))
+        } else {
+            missing(self.gpu, tier).map(Verdict::Skipped)
+        };
+        if let Some(verdict) = all {
+            let of = |(i, item)| Finished { verdict: verdict.clone(), ..Finished::of(item, first + i) };
+            items.iter().enumerate().map(of).for_each(|finished| self.finish(finished));
+            return Ok(());
         }
+        self.step(item, first, Stage::Load, items.len() > 1);
+        let prepare = |item: &Item| item.case.as_ref().map(|case| (case.prepare)(self.gpu, 1));
+        let prepared: Vec<_> = items.iter().filter_map(prepare).collect();
+        if items.len() > 1 {
+            let planned = prepared.iter().flatten().filter_map(|p| dry_run(self.gpu, Some(tier), p).ok());
+            let pipelines = planned.flat_map(|planned| planned.pipelines).collect();
+            // What does not compile is told of the case that needs it.
+            let _ = self.gpu.0.pipelines.compile_all(self.gpu, pipelines);
+        }
+        for (i, (item, prepared)) in items.iter().zip(prepared).enumerate() {
+            self.case(item, first + i, prepared)?;
+        }
+        Ok(())
     }
 
-    fn fail(&mut self, stage: Stage, why: &str) {
-        self.cases.failed += 1;
-        if self.state != State::Wrong && !matches!(self.state, State::Failed(_)) {
-            self.state = State::Failed(stage);
-            self.reason = Some(why.into());
+    fn case(&mut self, item: &Item, index: usize, prepared: Result<Prepared>) -> Result<()> {
+        let mut loaded = Vec::new();
+        let mut perf = None;
+        let verdict = match prepared.and_then(|p| self.verdict(item, index, &p, &mut loaded, &mut perf)) {
+            Ok(verdict) => verdict,
+            Err(error @ Error::DeviceLost { .. }) => return Err(error),
+            Err(error) => {
+                let stage = if matches!(error, Error::Compile { .. }) { Stage::Load } else { Stage::Run };
+                match skipped(error) {
+                    Ok(why) => Verdict::Skipped(why),
+                    Err(error) => Verdict::Failed(stage, error.to_string()),
+                }
+            }
+        };
+        if let (Some(case), true) = (&item.case, perf.is_some()) {
+            self.timed.insert((item.spec.name, case.dtype, case.label.clone()));
         }
+        self.finish(Finished { verdict, loaded, perf, ..Finished::of(item, index) });
+        Ok(())
     }
 
-    /// The row of a process that ended in the middle of `step`.
-    pub fn lost(spec: &KernelSpec, step: &Step, state: State, why: &str) -> Row {
-        let tier = Tier::parse(&step.tier).unwrap_or(Tier::Base);
-        let mut row = Row::new(spec, tier, &step.dtype);
-        row.variants = spec.tier(tier).map_or(0, |t| (t.variants)().len());
-        row.state = state;
-        row.cases.failed = 1;
-        let stage = format!("{:?}", step.stage).to_lowercase();
-        row.reason = Some(format!("{why} (stage {stage}, case {})", step.case));
-        row
+    fn verdict(
+        &mut self,
+        item: &Item,
+        index: usize,
+        prepared: &Prepared,
+        loaded: &mut Vec<u64>,
+        perf: &mut Option<Perf>,
+    ) -> Result<Verdict> {
+        let (gpu, tier) = (self.gpu, Some(item.tier.tier));
+        let software = gpu.caps().device_type == wgpu::DeviceType::Cpu;
+        if self.options.perf && software && prepared.cost.flops > SOFTWARE_FLOPS {
+            return Ok(Verdict::Skipped("too much for a software adapter".into()));
+        }
+        for (kernel, tier, defines) in load(gpu, tier, prepared)? {
+            if (kernel, tier) == (item.spec.name, item.tier.tier) {
+                let mut hasher = DefaultHasher::new();
+                defines.hash(&mut hasher);
+                loaded.push(hasher.finish());
+            }
+        }
+        self.step(item, index, Stage::Run, false);
+        run(gpu, tier, prepared)?;
+        self.step(item, index, Stage::Correct, false);
+        let verdict = match compare_all(gpu, prepared)? {
+            Outcome::Correct { error, tolerance } => Verdict::Correct { error, tolerance },
+            Outcome::Wrong { error, tolerance, why } => {
+                Verdict::Wrong { error: Some(error).filter(|e| e.is_finite()), tolerance, why }
+            }
+            Outcome::Skipped(why) => Verdict::Skipped(why),
+        };
+        if self.options.perf && matches!(verdict, Verdict::Correct { .. }) {
+            self.step(item, index, Stage::Perf, false);
+            match measure_prepared(gpu, tier, prepared) {
+                Ok(timing) => {
+                    let label = item.case.as_ref().map_or("", |case| &case.label);
+                    *perf = Some(Perf::new(label, &timing, self.options.copy_bandwidth));
+                }
+                Err(error @ Error::DeviceLost { .. }) => return Err(error),
+                Err(error) => return Ok(Verdict::Failed(Stage::Perf, error.to_string())),
+            }
+        }
+        Ok(verdict)
     }
 }
 
-impl Cases {
-    /// `12`, `10/12` where some were skipped or failed.
-    pub(super) fn text(&self) -> String {
-        if self.correct == self.total {
-            self.total.to_string()
-        } else {
-            format!("{}/{}", self.correct, self.total)
+impl Finished {
+    /// A case that was not reached.
+    pub fn of(item: &Item, index: usize) -> Finished {
+        let (dtype, label) = item.case.as_ref().map_or(("", ""), |case| (case.dtype, &case.label));
+        Finished {
+            item: index,
+            kernel: item.spec.name.into(),
+            tier: item.tier.tier.name().into(),
+            dtype: dtype.into(),
+            case: label.into(),
+            verdict: Verdict::Unreached,
+            loaded: Vec::new(),
+            perf: None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Proves that the audit's nets catch something: one small kernel with a choice of faults.
 
-use super::{Message, Options, Row, Stage, audit_tier, run_case};
-use super::{Outcome, State, static_stages};
+use super::bench::rotation;
+use super::compare::{compare_all, dry_run};
+use super::{Coverage, Outcome, State, static_stages};
+use super::{Message, Options, Part, Rows, Stage, audit_items, items, run_case};
 use crate::device::Gpu;
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Launch, Level, Needs, Params, Prepared, Rule, Tier,
@@ -66,16 +68,21 @@ static DOUBLE: KernelSpec = KernelSpec {
 };
 
 fn case(fault: &'static str, rule: Rule) -> Case {
+    case_of(COUNT, fault, rule)
+}
+
+fn case_of(count: usize, fault: &'static str, rule: Rule) -> Case {
     Case::new(Level::Quick, "f32", fault, move |gpu, _| {
-        let values: Vec<f32> = (0..COUNT).map(|i| i as f32 * 0.01).collect();
-        let x = gpu.tensor(&[COUNT], &values)?;
-        let out = gpu.output(DType::F32, &[COUNT])?;
+        let values: Vec<f32> = (0..count).map(|i| i as f32 * 0.01).collect();
+        let x = gpu.tensor(&[count], &values)?;
+        let out = gpu.output(DType::F32, &[count])?;
         let want = move || values.iter().map(|&v| 2.0 * f64::from(v)).collect();
         let checks = vec![Check::new("out", &out, rule, want)];
         let launch = move |recorder: &mut crate::Recorder<'_, '_>| {
             let (tier, defines, needs) = recorder.choose(&DOUBLE, |_| Ok(variant(fault).into()))?;
-            let (binds, params) = (&[&x, &out][..], DoubleParams { count: COUNT as u32 });
-            recorder.launch(Launch { spec: &DOUBLE, tier, defines, needs, binds, params, groups: 2 })
+            let (binds, params) = (&[&x, &out][..], DoubleParams { count: count as u32 });
+            let groups = count.div_ceil(64) as u64;
+            recorder.launch(Launch { spec: &DOUBLE, tier, defines, needs, binds, params, groups })
         };
         Ok(Prepared { launches: vec![Box::new(launch)], checks, cost: Cost::default() })
     })
@@ -113,12 +120,15 @@ fn undeclared_variants_are_caught() {
 #[test]
 fn rows_tell_the_failure_and_count_the_cases() {
     let gpu = Gpu::new().expect("an adapter");
-    let mut rows: Vec<Row> = Vec::new();
-    audit_tier(&gpu, &DOUBLE, &DOUBLE.tiers[0], &Options::default(), &mut |message| {
-        if let Message::Row(row) = message {
-            rows.push(*row);
+    let mut rows = Rows::new(&[&DOUBLE]);
+    let all = items(Part::Quick, &[(&DOUBLE, Tier::Base)]);
+    audit_items(&gpu, &all, (0, all.len()), &Options::default(), &mut |message| {
+        if let Message::Finished(finished) = message {
+            rows.add(*finished);
         }
-    });
+    })
+    .expect("the device stays");
+    let rows = rows.finish();
     let [row] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!(row.state, State::Wrong);
     assert_eq!((row.cases.total, row.cases.correct, row.cases.failed), (2, 1, 1));
@@ -126,9 +136,35 @@ fn rows_tell_the_failure_and_count_the_cases() {
     assert!(row.reason.as_deref().is_some_and(|why| why.contains("wrong, first [5]")), "{row:?}");
 }
 
+/// A bench that rotates binds whole copies of the operands and leaves the operands alone.
+#[test]
+fn operand_sets_are_apart() {
+    let gpu = Gpu::new().expect("an adapter");
+    let prepared = (case_of(70_000, "none", Rule::Exact).prepare)(&gpu, 1).expect("operands");
+    let tier = Some(Tier::Base);
+    let planned = || dry_run(&gpu, tier, &prepared).expect("a plan");
+    assert_eq!(rotation(&gpu, planned(), 1).expect("one set").len(), 1);
+    let sets = rotation(&gpu, planned(), 3).expect("memory");
+    assert_eq!(sets.iter().map(|set| set.len()).collect::<Vec<_>>(), [0, 2, 2]);
+    gpu.run(|recorder| {
+        recorder.substitute(sets[1].clone());
+        prepared.launches.iter().try_for_each(|launch| launch(recorder))
+    })
+    .expect("runs");
+    let outcome = |prepared: &Prepared| compare_all(&gpu, prepared).expect("the device stays");
+    assert!(matches!(outcome(&prepared), Outcome::Wrong { .. }), "the operands themselves were written");
+    let [check] = &prepared.checks[..] else { panic!("one output") };
+    for (set, right) in [(1, true), (2, false)] {
+        let copy = check.output.within(sets[set][&check.output.storage.id].clone());
+        let values = gpu.read::<f32>(&copy).expect("f32");
+        let same = values.iter().zip((check.want)()).all(|(&got, want)| (f64::from(got) - want).abs() < 1e-3);
+        assert_eq!(same, right, "set {set}");
+    }
+}
+
 /// The stage at which a changed declaration or source is refused.
 fn refused(tier: TierSpec, spec: &KernelSpec) -> Option<(Stage, String)> {
-    static_stages(spec, &tier).err()
+    static_stages(spec, &tier, Coverage::Every).err()
 }
 
 #[test]

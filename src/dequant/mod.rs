@@ -1,4 +1,4 @@
-//! Weights of every format written out as f32 or f16.
+//! Weights of every format written out as f32, f16 or bf16.
 
 mod cpu;
 mod spec;
@@ -9,27 +9,26 @@ pub use cpu::dequant;
 pub use spec::DEQUANT;
 use spec::Rows;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder, index32};
 use crate::matmul::{FLOATS, Weight};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// out\[n, k\] = the weight that `weight`\[n, k\] encodes; see the table of [`format`](crate::format).
 #[derive(Clone, Copy, Debug)]
 pub struct Dequant<'a> {
     /// \[N, K\] in any format.
     pub weight: &'a Weight,
-    /// \[N, K\], f32 or f16. Weights are computed in f32; conversion to f16 is the adapter's, which may round to nearest
-    /// or towards zero, and of weights beyond ±65504 may make anything.
+    /// \[N, K\], f32, f16 or, of even K, bf16. Weights are computed in f32; conversion to f16 is the adapter's, which may
+    /// round to nearest or towards zero, and of weights beyond ±65504 may make anything; to bf16 it rounds to nearest even.
     pub out: &'a Tensor,
 }
 
 /// Records one launch per part of the weight: one, unless the weight is larger than a binding may be.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) naming the argument, [`Error::Limit`](crate::Error::Limit) over 2³¹ elements,
-/// [`Error::ForeignTensor`](crate::Error::ForeignTensor), [`Error::Unsupported`](crate::Error::Unsupported) for f16
-/// without `SHADER_F16`.
+/// [`Error::Shape`] naming the argument, [`Error::Limit`] over 2³¹ elements,
+/// [`Error::ForeignTensor`], [`Error::Unsupported`] for f16 without `SHADER_F16`.
 ///
 /// ```no_run
 /// use wgmarlin::format::{Format, Group, PackedMatrix, ScaleSearch};
@@ -48,6 +47,9 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Dequant<'_>) -> Result<
     let Dequant { weight, out } = *request;
     let (n, k) = (weight.n(), weight.k());
     out.expect(KERNEL, "out", FLOATS, &[n, k])?;
+    if out.dtype() == DType::Bf16 && !k.is_multiple_of(2) {
+        return Err(Error::shape(KERNEL, "out's columns", k, "an even number in bf16"));
+    }
     weight.check_device(KERNEL, "weight", recorder.gpu())?;
     index32(KERNEL, "out", out.len())?;
     let rows = Rows::of(weight);

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::{Format, Group, PackedMatrix, ScaleFormat, ScaleSearch};
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder,
-    Rule, Variant, defines, params, tier,
+    Rule, Variant, defines, params, tier, unit,
 };
 use crate::matmul::{FLOATS, Weight, pack, packet, places, weight_defines};
 use crate::tensor::DType;
@@ -83,13 +83,14 @@ pub(super) fn variant(format: Format, out: DType, rows: Rows) -> Variant {
     let f16 = out == DType::F16;
     let (threads, each) = rows.shape();
     let out_unit = match (rows, out) {
-        (Rows::Ragged, _) => out.wgsl(),
-        (_, DType::F16) => "vec4<u32>",
-        _ => "vec4<f32>",
+        (Rows::Ragged, _) => unit(out, false),
+        (_, DType::F32) => "vec4<f32>",
+        _ => "vec4<u32>",
     };
     let mut defines = weight_defines(format, f16);
     defines.extend(defines![
         ROWS = Def::Word(rows.name()),
+        OUT = Def::Word(out.wgsl()),
         OUT_UNIT = Def::Type(out_unit),
         THREADS = Def::Num(threads),
         EACH = Def::Num(each),
@@ -121,6 +122,12 @@ fn cases() -> Vec<Case> {
             };
             // A workgroup takes 64 or 256 chunks of eight columns; a row is padded to 32 bytes.
             add(Quick, 12, 64, Group::Size(32), u64::MAX);
+            add(Full, 130, 64, Group::Size(16), 4096);
+            add(Full, 9, 98, Group::WholeK, u64::MAX);
+            add(Full, 2, 1032, Group::WholeK, u64::MAX);
+            if out == DType::Bf16 {
+                continue;
+            }
             for (n, k) in [
                 (1, 1),
                 (1, 8),
@@ -130,7 +137,6 @@ fn cases() -> Vec<Case> {
                 (5, 40),
                 (3, 1016),
                 (1, 2040),
-                (2, 1032),
                 (1, 2048),
                 (2, 1088),
             ] {
@@ -143,7 +149,6 @@ fn cases() -> Vec<Case> {
                     }
                 }
             }
-            add(Full, 130, 64, Group::Size(16), 4096);
             add(Full, 131, 33, Group::WholeK, 4096);
         }
         if format != Format::F32 {
@@ -154,8 +159,9 @@ fn cases() -> Vec<Case> {
     // More than 65535 workgroups.
     let rows = 65_537 * Rows::Ragged.chunks() as usize / 3;
     all.push(random_case(Full, Format::Int4, DType::F16, (rows, 17), Group::WholeK, u64::MAX));
-    for format in [Format::Fp4, Format::Int4, Format::Int8] {
-        all.push(random_case(Perf, format, DType::F16, (14336, 4096), Group::Size(32), u64::MAX));
+    for &format in Format::ALL.iter().filter(|f| f.is_quantised()) {
+        let group = format.fixed_group().map_or(Group::Size(32), Group::Size);
+        all.push(random_case(Perf, format, DType::F16, (14336, 4096), group, u64::MAX));
     }
     all
 }

@@ -26,6 +26,10 @@ fn wrong_calls_name_the_argument() {
         let got = error(Dequant { weight: &weight, out: &make(dtype, shape) });
         assert!(got.contains(want), "{got} lacks {want}");
     }
+    let odd = PackedMatrix::quantise(&[1.0; 33], 1, 33, Format::F16, Group::WholeK, ScaleSearch::AbsMax);
+    let odd = Weight::upload(&gpu, &odd.expect("packs")).expect("uploads");
+    let got = error(Dequant { weight: &odd, out: &make(DType::Bf16, &[1, 33]) });
+    assert!(got.contains("out's columns is 33, needs an even number in bf16"), "{got}");
     let other = Gpu::new().expect("an adapter");
     let foreign = other.alloc(DType::F32, &[3, 32]).expect("allocates");
     let strange = Weight::upload(&other, &packed).expect("uploads");

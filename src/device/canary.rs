@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::{Capability, Caps, Gpu};
+use super::{Capability, Caps, Gpu, canary_msl};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -30,10 +30,17 @@ pub(super) async fn prove(gpu: &Gpu) -> Result<Caps> {
             }
         }
     }
-    if let Some(side) = caps.coop_side
-        && !coop(gpu, side, caps.subgroup_size).await.unwrap_or(false)
+    if let Some(side) = caps.coop_side {
+        if !coop(gpu, side, caps.subgroup_size).await.unwrap_or(false) {
+            caps.remove(Capability::Coop, "the cooperative-matrix canary gave wrong results");
+        } else if !half_subnormals(gpu).await.unwrap_or(false) {
+            caps.remove(Capability::Coop, "f16 products flush subnormals (the FP4 decoder relies on them)");
+        }
+    }
+    if caps.msl
+        && let Err(why) = canary_msl::prove(gpu).await
     {
-        caps.remove(Capability::Coop, "the cooperative-matrix canary gave wrong results");
+        caps.remove(Capability::Msl, why);
     }
     Ok(caps)
 }
@@ -121,6 +128,26 @@ async fn half_arithmetic(gpu: &Gpu) -> Result<bool> {
     let want: Vec<f32> = (0..4).map(|i| (0..4).map(|j| term(i, j)).sum()).collect();
     let x = gpu.tensor(&[16], &values)?;
     let y = gpu.tensor(&[4], &[f32::NAN; 4])?;
+    run(gpu, source, &x, &y).await?;
+    Ok(gpu.read_async::<f32>(&y).await? == want)
+}
+
+/// Products with subnormal halves: `half_weights` in `wgsl/common/weight/fp4.wgsl` makes them.
+async fn half_subnormals(gpu: &Gpu) -> Result<bool> {
+    let source = "
+        enable f16;
+        @group(0) @binding(0) var<storage, read> x: array<u32>;
+        @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+        @compute @workgroup_size(4) fn main(@builtin(local_invocation_index) i: u32) {
+            let v = vec2<f16>(unpack2x16float(x[i])) * vec2<f16>(16384.0h);
+            y[2u * i] = f32(v.x);
+            y[2u * i + 1u] = f32(v.y);
+        }";
+    let bits = [0x0200u16, 0x8200, 0x0001, 0x8001, 0x03ff, 0x0400, 0x0e00, 0x0000];
+    let want: Vec<f32> = bits.iter().map(|&b| f16::from_bits(b).to_f32() * 16384.0).collect();
+    let words: Vec<u32> = bits.chunks(2).map(|p| u32::from(p[0]) | u32::from(p[1]) << 16).collect();
+    let x = gpu.tensor(&[4], &words)?;
+    let y = gpu.tensor(&[8], &[f32::NAN; 8])?;
     run(gpu, source, &x, &y).await?;
     Ok(gpu.read_async::<f32>(&y).await? == want)
 }

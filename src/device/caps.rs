@@ -50,6 +50,8 @@ pub struct Caps {
     pub subgroup_size: u32,
     /// Tile side (8 or 16) of the usable cooperative matrices, if any.
     pub coop_side: Option<u32>,
+    /// MSL kernels with simdgroup matrices, on Apple GPUs.
+    pub msl: bool,
     pub timestamps: bool,
     pub max_workgroup_storage: u32,
     pub max_workgroup_threads: u32,
@@ -70,7 +72,7 @@ impl Caps {
             Capability::F16 => self.f16,
             Capability::Subgroup => self.subgroup,
             Capability::Coop => self.coop_side.is_some(),
-            Capability::Msl => false,
+            Capability::Msl => self.msl,
         }
     }
 
@@ -92,7 +94,7 @@ impl Caps {
             Capability::F16 => self.f16 = false,
             Capability::Subgroup => self.subgroup = false,
             Capability::Coop => self.coop_side = None,
-            Capability::Msl => {}
+            Capability::Msl => self.msl = false,
         }
     }
 
@@ -115,6 +117,7 @@ impl Caps {
             subgroup: true,
             subgroup_size: 0,
             coop_side,
+            msl: true,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             max_workgroup_storage: limits.max_compute_workgroup_storage_size,
             max_workgroup_threads: limits.max_compute_invocations_per_workgroup,
@@ -150,9 +153,27 @@ impl Caps {
         if !(caps.f16 && caps.subgroup) {
             caps.remove(Capability::Coop, "needs f16 and subgroups");
         }
-        caps.remove(Capability::Msl, "no kernel has an MSL version yet");
+        if let Some(why) = no_msl(&info, features) {
+            caps.remove(Capability::Msl, why);
+        }
         caps
     }
+}
+
+/// Why MSL kernels cannot run, if so. wgpu offers matrices also for the GPUs of Intel and AMD in older Macs, which may
+/// lack them.
+fn no_msl(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<&'static str> {
+    if info.backend != wgpu::Backend::Metal {
+        return Some("the backend is not Metal");
+    }
+    if !features.contains(wgpu::Features::PASSTHROUGH_SHADERS) {
+        return Some("the device lacks PASSTHROUGH_SHADERS");
+    }
+    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        return Some("the device lacks EXPERIMENTAL_COOPERATIVE_MATRIX");
+    }
+    let apple = info.device_type == wgpu::DeviceType::IntegratedGpu && info.name.starts_with("Apple");
+    (!apple).then_some("not an Apple GPU")
 }
 
 /// The largest square f16 -> f32 tile that WGSL can express. The feature bit alone proves nothing: a driver

@@ -1,7 +1,9 @@
 //! Opening a GPU, or wrapping one that the caller already has.
 
 mod canary;
+mod canary_msl;
 mod caps;
+pub(crate) mod compiler_log;
 mod memory;
 
 use std::collections::BTreeSet;
@@ -10,7 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "audit")]
 pub(crate) use canary::one_off;
+#[cfg(feature = "audit")]
+pub use canary_msl::MSL_CANARY;
 pub use caps::{Capability, Caps};
+pub use compiler_log::install_logger;
 pub use memory::Readback;
 
 use crate::error::{Error, Result};
@@ -32,6 +37,9 @@ pub(crate) struct Inner {
     lost: Arc<AtomicBool>,
     lost_reason: Arc<Mutex<String>>,
 }
+
+/// Every [`Gpu`] has a number, by which a tensor knows its own.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Choices for opening a [`Gpu`]; see [`Gpu::builder`].
 #[derive(Clone, Debug, Default)]
@@ -88,7 +96,6 @@ impl Gpu {
                 have: format!("the device has {} bytes of immediates", limits.max_immediate_size),
             });
         }
-        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let open = |caps: Caps| Inner {
             device: device.clone(),
             queue: queue.clone(),
@@ -100,11 +107,30 @@ impl Gpu {
             lost: Arc::default(),
             lost_reason: Arc::default(),
         };
-        let caps = Caps::read(adapter, features, &limits, &options.disabled);
+        let mut caps = Caps::read(adapter, features, &limits, &options.disabled);
+        if options.checked {
+            caps.remove(Capability::Msl, "MSL has no checks, and they were asked for");
+        }
         // The canaries run on a Gpu of their own whose caps still trust the adapter.
         let trusting = Gpu(Arc::new(open(caps)));
         let proved = canary::prove(&trusting).await?;
         Ok(Gpu(Arc::new(open(proved))))
+    }
+
+    /// Another `Gpu` on the same device, which believes `caps`.
+    #[cfg(feature = "audit")]
+    pub(crate) fn with_caps(&self, caps: Caps) -> Gpu {
+        Gpu(Arc::new(Inner {
+            device: self.0.device.clone(),
+            queue: self.0.queue.clone(),
+            caps,
+            checked: self.0.checked,
+            forced_tier: self.0.forced_tier,
+            pipelines: PipelineCache::default(),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            lost: self.0.lost.clone(),
+            lost_reason: self.0.lost_reason.clone(),
+        }))
     }
 
     pub fn caps(&self) -> &Caps {
@@ -159,7 +185,7 @@ impl Gpu {
     pub fn warm_up(&self, record: impl FnOnce(&mut Recorder<'_, '_>) -> Result<()>) -> Result<usize> {
         let mut dry = Recorder::dry(self);
         record(&mut dry)?;
-        self.0.pipelines.compile_all(self, dry.into_planned())
+        self.0.pipelines.compile_all(self, dry.into_planned().pipelines)
     }
 
     /// Blocks until all submitted work is done.
@@ -220,7 +246,8 @@ impl GpuBuilder {
         self
     }
 
-    /// Compiles shaders with bounds checks and loop bounds. Slower; the audit's `--checks full`.
+    /// Compiles shaders with bounds checks and loop bounds. Slower; the audit's `--checks full`. The Msl tier, which has
+    /// no checks, is not used then.
     pub fn checked(mut self, on: bool) -> Self {
         self.checked = on;
         self

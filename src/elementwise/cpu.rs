@@ -15,6 +15,12 @@ pub fn scaled_copy(a: &[f32], scale: f32) -> Vec<f64> {
     a.iter().map(|&a| f64::from(a) * f64::from(scale)).collect()
 }
 
+/// The reference of the soft cap.
+pub fn soft_cap(a: &[f32], cap: f32) -> Vec<f64> {
+    let cap = f64::from(cap);
+    a.iter().map(|&a| cap * (f64::from(a) / cap).tanh()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +30,8 @@ mod tests {
         assert_eq!(add(&[1.0, 2.0], &[0.5, -2.0]), [1.5, 0.0]);
         assert_eq!(mul(&[1.0, 2.0], &[0.5, -2.0]), [0.5, -4.0]);
         assert_eq!(scaled_copy(&[1.0, 2.0], -3.0), [-3.0, -6.0]);
+        // tanh(ln 2) = (4 − 1) / (4 + 1).
+        let capped = soft_cap(&[0.0, 2.0 * 2f32.ln(), 1e30], 2.0);
+        assert!(capped[0] == 0.0 && (capped[1] - 1.2).abs() < 1e-7 && capped[2] == 2.0);
     }
 }

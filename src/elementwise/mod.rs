@@ -1,11 +1,11 @@
-//! Elementwise addition, multiplication and scaled copy (which also converts between f32 and f16).
+//! Elementwise addition, multiplication, scaled copy (which also converts between f32 and f16) and soft cap.
 
 mod cpu;
 mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::{add, mul, scaled_copy};
+pub use cpu::{add, mul, scaled_copy, soft_cap};
 pub use spec::ELEMENTWISE;
 
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ pub enum Op<'a> {
     Mul(&'a Tensor),
     /// out = a · scale, with a finite scale; `out` may be of the other dtype.
     ScaledCopy(f32),
+    /// out = cap · tanh(a / cap), with a positive, finite cap: logits bent into ±cap (Gemma 2, 2024).
+    SoftCap(f32),
 }
 
 /// One value of `out` for each of `a`, worked out in f32. Magnitudes over 65504 overflow in an f16 `out`.
@@ -58,11 +60,15 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Elementwise<'_>) -> Res
         Op::Mul(b) => (spec::Kind::Mul, b, 0.0),
         // b's binding is never read.
         Op::ScaledCopy(scale) => (spec::Kind::ScaledCopy, a, scale),
+        Op::SoftCap(cap) => (spec::Kind::SoftCap, a, cap),
     };
     b.expect(KERNEL, "b", &[dtype], a.shape())?;
     let (any, like_a) = ([DType::F32, DType::F16], [dtype]);
     let dtypes = if kind == spec::Kind::ScaledCopy { any.as_slice() } else { &like_a };
     out.expect(KERNEL, "out", dtypes, a.shape())?;
+    if kind == spec::Kind::SoftCap && !(scale.is_normal() && scale > 0.0) {
+        return Err(Error::value(KERNEL, "cap", scale, "positive, finite and not subnormal"));
+    }
     if !scale.is_finite() {
         return Err(Error::value(KERNEL, "scale", scale, "finite"));
     }

@@ -33,17 +33,23 @@ pub(super) enum Kind {
     Add,
     Mul,
     ScaledCopy,
+    SoftCap,
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Add, Kind::Mul, Kind::ScaledCopy];
+    const ALL: [Kind; 4] = [Kind::Add, Kind::Mul, Kind::ScaledCopy, Kind::SoftCap];
 
     fn name(self) -> &'static str {
         match self {
             Kind::Add => "add",
             Kind::Mul => "mul",
             Kind::ScaledCopy => "scaled_copy",
+            Kind::SoftCap => "soft_cap",
         }
+    }
+
+    fn inputs(self) -> usize {
+        if matches!(self, Kind::Add | Kind::Mul) { 2 } else { 1 }
     }
 }
 
@@ -95,7 +101,7 @@ fn cases() -> Vec<Case> {
         if dtype == out {
             cases.push(case(Full, kind, dtype, out, &[3, 77], Target::A));
         }
-        if kind != Kind::ScaledCopy {
+        if kind.inputs() == 2 {
             cases.push(case(Full, kind, dtype, out, &[5, 4, 8], Target::B));
         }
         cases.push(case(Perf, kind, dtype, out, &[4096, 14_336], Target::New));
@@ -116,12 +122,16 @@ fn case(level: Level, kind: Kind, dtype: DType, out: DType, shape: &[usize], tar
     Case::new(level, dtype.wgsl(), label, move |gpu, copies| {
         let len: usize = shape.iter().product();
         let mut random = Random::new(len as u64 * 31 + 7);
-        let inputs = if kind == Kind::ScaledCopy { 1 } else { 2 };
+        let inputs = kind.inputs();
         let bytes = len * (inputs * dtype.size() + out.size());
         let cost = Cost { bytes: bytes as u64, flops: len as u64 };
         Prepared::sets(copies, cost, || {
-            let scale = -0.37;
-            let a = random.values(len, dtype);
+            let scale = if kind == Kind::SoftCap { 0.37 } else { -0.37 };
+            let mut a = random.values(len, dtype);
+            if kind == Kind::SoftCap {
+                // Some far past the cap, as f16 has them too.
+                a.iter_mut().step_by(5).for_each(|a| *a *= 4096.0);
+            }
             let b = if inputs == 2 { random.values(len, dtype) } else { Vec::new() };
             let a_gpu = gpu.floats(dtype, &shape, &a)?;
             let b_gpu = if inputs == 2 { gpu.floats(dtype, &shape, &b)? } else { a_gpu.clone() };
@@ -134,6 +144,7 @@ fn case(level: Level, kind: Kind, dtype: DType, out: DType, shape: &[usize], tar
                 Kind::Add => cpu::add(&a, &b),
                 Kind::Mul => cpu::mul(&a, &b),
                 Kind::ScaledCopy => cpu::scaled_copy(&a, scale),
+                Kind::SoftCap => cpu::soft_cap(&a, scale),
             };
             let check = Check::new("out", &out, Rule::stored_in(out.dtype()), want);
             let launch = move |r: &mut crate::Recorder<'_, '_>| {
@@ -141,6 +152,7 @@ fn case(level: Level, kind: Kind, dtype: DType, out: DType, shape: &[usize], tar
                     Kind::Add => Op::Add(&b_gpu),
                     Kind::Mul => Op::Mul(&b_gpu),
                     Kind::ScaledCopy => Op::ScaledCopy(scale),
+                    Kind::SoftCap => Op::SoftCap(scale),
                 };
                 record(r, &Elementwise { a: &a_gpu, op, out: &out })
             };

@@ -30,6 +30,10 @@ fn wrong_calls_name_the_argument() {
         (Elementwise { op: Op::ScaledCopy(1.0), out: &ints, ..good }, "elementwise: out's dtype is I32"),
         (Elementwise { out: &turned, ..good }, "elementwise: out is [128, 2]"),
         (Elementwise { op: Op::ScaledCopy(f32::NAN), ..good }, "elementwise: scale = NaN"),
+        (Elementwise { op: Op::SoftCap(0.0), ..good }, "elementwise: cap = 0"),
+        (Elementwise { op: Op::SoftCap(-1.0), ..good }, "elementwise: cap = -1"),
+        (Elementwise { op: Op::SoftCap(f32::INFINITY), ..good }, "elementwise: cap = inf"),
+        (Elementwise { op: Op::SoftCap(1.0), out: &halves, ..good }, "elementwise: out's dtype is F16"),
         (Elementwise { a: &view(0), out: &view(1), ..good }, "elementwise: out is \"a part of an input\""),
         (Elementwise { op: Op::Add(&view(0)), out: &view(1), ..good }, "needs b itself or apart"),
     ] {

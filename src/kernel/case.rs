@@ -119,7 +119,8 @@ impl Rule {
         match dtype {
             DType::F32 => Rule::Normalised(1e-5),
             DType::F16 => Rule::Normalised(5e-4),
-            DType::Bf16 => Rule::Normalised(2e-3),
+            // Rounding to nearest makes 1.6e-3, of few elements up to 2.6e-3; truncation would make 3.2e-3.
+            DType::Bf16 => Rule::Normalised(3e-3),
             DType::U32 | DType::I32 => Rule::Exact,
         }
     }

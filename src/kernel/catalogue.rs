@@ -8,6 +8,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::embed::EMBED,
     &crate::elementwise::ELEMENTWISE,
     &crate::norm::RMS_NORM,
+    &crate::norm::LAYER_NORM,
     &crate::rope::ROPE,
     &crate::matmul::GEMM,
     &crate::matmul::QGEMM,
@@ -31,12 +32,17 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::attention::ATTENTION_MERGE,
     &crate::attention::MERGE_LSE,
     &crate::attention::ATTENTION_PROBS,
+    &crate::attention_diff::DIFF_QUERIES,
+    &crate::attention_diff::DIFF_COMBINE,
     &crate::kv::KV_WRITE,
     &crate::kv::KV_COPY,
+    &crate::kv::KV_MOVE,
     &crate::softmax::SOFTMAX,
     &crate::argmax::ARGMAX,
     &crate::sample::SAMPLE,
     &crate::tree::TREE_MASK,
+    &crate::tree::TREE_ACCEPT,
+    &crate::tree::TREE_SAMPLED,
 ];
 
 /// The kernel of that name.

@@ -1,14 +1,15 @@
 //! The shader composer: textual includes, conditions on declared names, a generated header of constants. The
-//! result is plain WGSL (or MSL), and every line of it knows the file and line that it came from.
+//! result is plain WGSL or, of a `.metal` file, MSL, and every line of it knows the file and line that it came from.
 //!
 //! Directives, each alone on its line:
-//! * `//!include "common/grid.wgsl"` takes in a file of `wgsl/common/`, once, at its first mention;
+//! * `//!include "common/grid.wgsl"` takes in a file of `wgsl/common/` (`msl/common/`), once, at its first mention;
 //! * `#if NAME`, `#if !NAME`, `#if NAME == value`, `#if NAME != value`, `#elif …`, `#else`, `#endif`, where `NAME`
 //!   must be among the defines;
 //! * `#for i COUNT` … `#endfor` writes its body COUNT times (a number, or a define that is one) with `{i}` replaced by 0, 1, …
 //!   Register tiles are written this way: GPU compilers put arrays that are indexed in a loop into slow memory.
 //!
-//! `enable`, `requires` and `diagnostic` lines are moved to the top, where WGSL wants them.
+//! `enable`, `requires` and `diagnostic` lines of WGSL are moved to the top, where it wants them. In MSL the defines are
+//! preceded by `#include <metal_stdlib>` and `using namespace metal;`, and `#define` and `#pragma` lines stay as they are.
 
 use super::spec::{Def, Defines};
 use crate::error::{Error, Result};
@@ -31,7 +32,61 @@ impl Composed {
     }
 }
 
-/// The files that shaders may include, by their path below `wgsl/`.
+/// The language of a shader, told by the end of its path.
+#[derive(Clone, Copy, PartialEq)]
+enum Language {
+    Wgsl,
+    Msl,
+}
+
+impl Language {
+    fn of(path: &str) -> Language {
+        if path.ends_with(".metal") { Language::Msl } else { Language::Wgsl }
+    }
+
+    /// What stands before everything else.
+    fn preamble(self) -> &'static [&'static str] {
+        match self {
+            Language::Wgsl => &[],
+            Language::Msl => &["#include <metal_stdlib>", "using namespace metal;"],
+        }
+    }
+
+    /// The declaration of a define; `None` for a word, which only conditions look at.
+    fn declare(self, name: &str, value: Def) -> Option<String> {
+        Some(match (self, value) {
+            (_, Def::Word(_)) => return None,
+            (Language::Wgsl, Def::Flag(b)) => format!("const {name}: bool = {b};"),
+            (Language::Wgsl, Def::Num(n)) => format!("const {name}: u32 = {n}u;"),
+            (Language::Wgsl, Def::Type(t)) => format!("alias {name} = {t};"),
+            (Language::Msl, Def::Flag(b)) => format!("constant constexpr bool {name} = {b};"),
+            (Language::Msl, Def::Num(n)) => format!("constant constexpr uint {name} = {n}u;"),
+            (Language::Msl, Def::Type(t)) => format!("using {name} = {};", msl_type(t)),
+        })
+    }
+
+    /// Whether the composer leaves a line that starts with `#` to the compiler.
+    fn keeps(self, line: &str) -> bool {
+        self == Language::Msl && ["#define ", "#pragma "].iter().any(|d| line.starts_with(d))
+    }
+}
+
+/// MSL's name of a WGSL type: `vec4<f16>` is `half4`.
+fn msl_type(wgsl: &str) -> String {
+    let scalar = |name: &str| match name {
+        "f32" => "float",
+        "f16" => "half",
+        "u32" => "uint",
+        "i32" => "int",
+        _ => "auto", // no such type: the compiler will say where
+    };
+    match wgsl.strip_prefix("vec").and_then(|rest| rest.strip_suffix('>')?.split_once('<')) {
+        Some((width, element)) => format!("{}{width}", scalar(element)),
+        None => scalar(wgsl).to_string(),
+    }
+}
+
+/// The files that shaders may include, by their path below `wgsl/` or `msl/`.
 const INCLUDES: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/includes.rs"));
 
 /// Composes `source`, the file at `path`, under `defines`.
@@ -39,18 +94,14 @@ const INCLUDES: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/includes.
 /// # Errors
 /// [`Error::Compile`] with file and line for an unknown name or include, or unbalanced blocks.
 pub fn compose(path: &'static str, source: &'static str, defines: &Defines) -> Result<Composed> {
-    let mut composer = Composer { defines, head: Vec::new(), body: Vec::new(), included: Vec::new() };
+    let language = Language::of(path);
+    let mut composer =
+        Composer { language, defines, head: Vec::new(), body: Vec::new(), included: Vec::new() };
     composer.file(path, source)?;
     let mut lines = composer.head;
-    for (name, value) in defines {
-        let text = match value {
-            Def::Flag(b) => format!("const {name}: bool = {b};"),
-            Def::Num(n) => format!("const {name}: u32 = {n}u;"),
-            Def::Type(t) => format!("alias {name} = {t};"),
-            Def::Word(_) => continue,
-        };
-        lines.push((text, ("defines", 0)));
-    }
+    let preamble = language.preamble().iter().map(|line| line.to_string());
+    let declared = defines.iter().filter_map(|(name, value)| language.declare(name, *value));
+    lines.extend(preamble.chain(declared).map(|text| (text, ("defines", 0))));
     lines.extend(composer.body);
     let mut text = String::new();
     for (line, _) in &lines {
@@ -63,6 +114,7 @@ pub fn compose(path: &'static str, source: &'static str, defines: &Defines) -> R
 type Line = (String, (&'static str, usize));
 
 struct Composer<'a> {
+    language: Language,
     defines: &'a Defines,
     /// Directives such as `enable f16;`.
     head: Vec<Line>,
@@ -115,7 +167,7 @@ impl Composer<'_> {
                 if blocks.pop().is_none() {
                     return Err(fail("#endif without #if".into()));
                 }
-            } else if word.starts_with('#') {
+            } else if word.starts_with('#') && !self.language.keeps(word) {
                 return Err(fail(format!("unknown directive {word:?}")));
             } else if !live {
             } else if let Some(rest) = word.strip_prefix("//!include ") {
@@ -127,7 +179,9 @@ impl Composer<'_> {
                     self.included.push(file);
                     self.file(file, text)?;
                 }
-            } else if ["enable ", "requires ", "diagnostic("].iter().any(|d| word.starts_with(d)) {
+            } else if self.language == Language::Wgsl
+                && ["enable ", "requires ", "diagnostic("].iter().any(|d| word.starts_with(d))
+            {
                 if !self.head.iter().any(|(text, _)| text == word) {
                     self.head.push((word.to_string(), place));
                 }
@@ -229,6 +283,20 @@ mod tests {
         );
         let want = "enable f16;\nconst FAST: bool = true;\nconst SIDE: u32 = 8u;\nfast\nfour\n";
         assert_eq!(text.ok().as_deref(), Some(want));
+    }
+
+    #[test]
+    fn msl_has_its_own_header() {
+        let mut defines = defines![FAST = Def::Flag(true), SIDE = Def::Num(8), T = Def::Word("fp4")];
+        defines.extend(defines![TA = Def::Type("f16"), TV = Def::Type("vec2<u32>")]);
+        let source = "#define X 1\n#if TA == f16\n#pragma clang loop unroll(full)\nenable_it();\n#endif\n";
+        let text = compose("test.metal", source, &defines).map(|c| c.text);
+        let want = "#include <metal_stdlib>\nusing namespace metal;\nconstant constexpr bool FAST = true;\n\
+                    constant constexpr uint SIDE = 8u;\nusing TA = half;\nusing TV = uint2;\n#define X 1\n\
+                    #pragma clang loop unroll(full)\nenable_it();\n";
+        assert_eq!(text.ok().as_deref(), Some(want));
+        let error = compose("test.metal", "#ifdef X", &defines).err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("unknown directive")));
     }
 
     #[test]

@@ -17,8 +17,12 @@ pub use catalogue::{CATALOGUE, find};
 pub use compose::{Composed, compose};
 pub(crate) use pipeline::PipelineCache;
 pub(crate) use plan::{index32, unit};
+#[cfg(feature = "audit")]
+pub use recorder::Handed;
 pub(crate) use recorder::Launch;
 pub use recorder::Recorder;
+#[cfg(feature = "audit")]
+pub(crate) use recorder::{Planned, StandIns};
 pub use spec::{
     Access, Binding, Cost, Def, Defines, Field, KernelSpec, Needs, Params, Tier, TierSpec, Variant,
 };

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::compose::compose;
-use super::spec::{Access, Defines, KernelSpec, Tier};
-use crate::device::Gpu;
+use super::compose::{Composed, compose};
+use super::spec::{Access, Defines, KernelSpec, Tier, TierSpec};
+use crate::device::{Gpu, compiler_log};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -17,6 +17,8 @@ pub(crate) struct PipelineKey {
     pub kernel: &'static str,
     pub tier: Tier,
     pub defines: Defines,
+    /// Threads of a workgroup, which passthrough modules do not say themselves.
+    pub threads: u32,
 }
 
 /// The access pattern of the bindings decides the layout, so kernels with the same pattern share one.
@@ -111,31 +113,24 @@ impl PipelineCache {
         gpu.check_lost()?;
         let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = gpu.device().push_error_scope(wgpu::ErrorFilter::Internal);
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(tier.path),
-            source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
-        };
-        let module = if gpu.checked() {
-            gpu.device().create_shader_module(descriptor)
-        } else {
-            // SAFETY: unchecked modules trust indices and loop bounds. Every index is derived from shapes that the
-            // record functions have checked against the bound tensors, and the audit runs all cases with the
-            // checks on (`--checks full`) and compares guard zones behind every output.
-            unsafe {
-                gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-            }
-        };
-        let pipeline = gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(spec.name),
-            layout: Some(&layout.pipeline),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                // Kernels never read workgroup memory that they have not written.
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
+        let ((module, pipeline), heard) = compiler_log::listen(|| {
+            let module = match key.tier {
+                Tier::Msl => msl_module(gpu, tier, &composed, key.threads),
+                _ => wgsl_module(gpu, tier, &composed),
+            };
+            let pipeline = gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(spec.name),
+                layout: Some(&layout.pipeline),
+                module: &module,
+                entry_point: Some(tier.entry()),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &[],
+                    // Kernels never read workgroup memory that they have not written.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: None,
+            });
+            (module, pipeline)
         });
         let errors = [pollster::block_on(internal.pop()), pollster::block_on(scope.pop())];
         match errors.into_iter().flatten().next() {
@@ -148,7 +143,8 @@ impl PipelineCache {
                     .map(|l| format!("at {}\n", composed.origin(l.line_number as usize)))
                     .collect::<String>();
                 let kernel = format!("{} [{}]", spec.name, key.tier.name());
-                Err(Error::Compile { kernel, log: format!("{place}{error}") })
+                let heard = compiler_log::with_origins(&heard, &composed);
+                Err(Error::Compile { kernel, log: format!("{place}{heard}{error}") })
             }
         }
     }
@@ -210,4 +206,33 @@ impl PipelineCache {
     pub fn forget_buffer(&self, id: u64) {
         lock(&self.groups).retain(|(_, places), _| !places.iter().any(|(buffer, _, _)| *buffer == id));
     }
+}
+
+fn wgsl_module(gpu: &Gpu, tier: &TierSpec, composed: &Composed) -> wgpu::ShaderModule {
+    let descriptor = wgpu::ShaderModuleDescriptor {
+        label: Some(tier.path),
+        source: wgpu::ShaderSource::Wgsl(composed.text.as_str().into()),
+    };
+    if gpu.checked() {
+        return gpu.device().create_shader_module(descriptor);
+    }
+    // SAFETY: unchecked modules trust indices and loop bounds. Every index is derived from shapes that the
+    // record functions have checked against the bound tensors, and the audit runs all cases with the
+    // checks on (`--checks full`) and compares guard zones behind every output.
+    unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+/// A module of MSL, which wgpu passes on as it is. The caller has seen to it that the backend is Metal.
+fn msl_module(gpu: &Gpu, tier: &TierSpec, composed: &Composed, threads: u32) -> wgpu::ShaderModule {
+    let entry =
+        wgpu::PassthroughShaderEntryPoint { name: tier.entry().into(), workgroup_size: (threads, 1, 1) };
+    let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+        label: Some(tier.path),
+        entry_points: std::borrow::Cow::Borrowed(std::slice::from_ref(&entry)),
+        msl: Some(composed.text.as_str().into()),
+        ..Default::default()
+    };
+    // SAFETY: nobody reflects or checks the text, so the tests do. `tests/shaders.rs` compares its arguments, slots and
+    // parameters with the declaration, and `tests/msl.rs` runs it over all cases with every access checked.
+    unsafe { gpu.device().create_shader_module_passthrough(descriptor) }
 }

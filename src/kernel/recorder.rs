@@ -1,10 +1,13 @@
 //! Records kernels into a compute pass that belongs to the caller.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::pipeline::{IMMEDIATE_BYTES, PipelineKey};
 use super::spec::{Access, Defines, KernelSpec, Needs, Params, Tier};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Storage, Tensor};
 
 /// Records launches into a [`wgpu::ComputePass`]. It owns no pass, submits nothing and allocates no GPU memory.
 /// Launches in one pass see the results of the ones before.
@@ -23,12 +26,41 @@ pub struct Recorder<'p, 'e> {
     only: Option<Tier>,
     /// What has been launched, as `kernel [tier]`, without repeats.
     used: Vec<(&'static str, Tier)>,
+    stand_ins: Option<Arc<StandIns>>,
 }
+
+/// Buffers to bind in place of others, by the id of these: a bench repeats a launch over copies of its operands.
+pub(crate) type StandIns = HashMap<u64, Arc<Storage>>;
 
 enum Target<'p, 'e> {
     Pass(&'p mut wgpu::ComputePass<'e>),
-    /// Collects the pipelines instead: see [`Gpu::warm_up`].
-    Dry(Vec<(&'static KernelSpec, PipelineKey)>),
+    /// Collects what would be used instead: see [`Gpu::warm_up`].
+    Dry(Planned),
+    /// Hands every launch to a test, which does what the GPU would do: see `audit::run_case_by_hand`.
+    #[cfg(feature = "audit")]
+    Hand(&'p mut dyn FnMut(&Handed<'_>) -> Result<()>),
+}
+
+/// What the launches of a dry run would use.
+#[derive(Default)]
+pub(crate) struct Planned {
+    pub pipelines: Vec<(&'static KernelSpec, PipelineKey)>,
+    /// Buffers, by their ids.
+    pub buffers: StandIns,
+}
+
+/// A launch as it would go to the GPU.
+#[cfg(feature = "audit")]
+pub struct Handed<'a> {
+    pub spec: &'static KernelSpec,
+    pub tier: Tier,
+    pub defines: &'a Defines,
+    pub needs: Needs,
+    /// In order of the bindings.
+    pub tensors: &'a [&'a Tensor],
+    /// The immediates.
+    pub params: &'a [u8],
+    pub groups: (u32, u32),
 }
 
 /// One tensor bound to a kernel.
@@ -48,18 +80,33 @@ pub(crate) struct Launch<'a, P: Params> {
 
 impl<'p, 'e> Recorder<'p, 'e> {
     pub fn new(gpu: &Gpu, pass: &'p mut wgpu::ComputePass<'e>) -> Self {
-        Recorder { gpu: gpu.clone(), target: Target::Pass(pass), only: None, used: Vec::new() }
+        Recorder::to(gpu, Target::Pass(pass))
     }
 
     pub(crate) fn dry(gpu: &Gpu) -> Self {
-        Recorder { gpu: gpu.clone(), target: Target::Dry(Vec::new()), only: None, used: Vec::new() }
+        Recorder::to(gpu, Target::Dry(Planned::default()))
     }
 
-    pub(crate) fn into_planned(self) -> Vec<(&'static KernelSpec, PipelineKey)> {
+    fn to(gpu: &Gpu, target: Target<'p, 'e>) -> Self {
+        Recorder { gpu: gpu.clone(), target, only: None, used: Vec::new(), stand_ins: None }
+    }
+
+    #[cfg(feature = "audit")]
+    pub(crate) fn by_hand(gpu: &Gpu, hand: &'p mut dyn FnMut(&Handed<'_>) -> Result<()>) -> Self {
+        Recorder::to(gpu, Target::Hand(hand))
+    }
+
+    pub(crate) fn into_planned(self) -> Planned {
         match self.target {
             Target::Dry(planned) => planned,
-            Target::Pass(_) => Vec::new(),
+            _ => Planned::default(),
         }
+    }
+
+    /// Binds other buffers in the following launches.
+    #[cfg(feature = "audit")]
+    pub(crate) fn substitute(&mut self, stand_ins: Arc<StandIns>) {
+        self.stand_ins = Some(stand_ins);
     }
 
     /// Restricts the following launches to one tier: a kernel that cannot run at it is an error. For tests and
@@ -122,7 +169,7 @@ impl<'p, 'e> Recorder<'p, 'e> {
         &mut self,
         record: impl Fn(&mut Recorder<'_, '_>) -> Result<()>,
     ) -> Result<()> {
-        if matches!(self.target, Target::Pass(_)) {
+        if !matches!(self.target, Target::Dry(_)) {
             let mut rehearsal = Recorder::dry(&self.gpu);
             rehearsal.only = self.only;
             record(&mut rehearsal)?;
@@ -179,18 +226,35 @@ impl<'p, 'e> Recorder<'p, 'e> {
         if !self.used.contains(&(spec.name, tier)) {
             self.used.push((spec.name, tier));
         }
-        let key = PipelineKey { kernel: spec.name, tier, defines };
+        let bytes = bytemuck::bytes_of(&params);
+        debug_assert!(bytes.len() <= IMMEDIATE_BYTES as usize);
+        let key = PipelineKey { kernel: spec.name, tier, defines, threads: needs.threads };
         let gpu = &self.gpu;
         match &mut self.target {
-            Target::Dry(planned) => planned.push((spec, key)),
+            Target::Dry(planned) => {
+                planned.pipelines.push((spec, key));
+                planned.buffers.extend(binds.iter().map(|t| (t.storage.id, t.storage.clone())));
+            }
             Target::Pass(pass) => {
                 let pipeline = gpu.0.pipelines.pipeline(gpu, spec, &key)?;
                 pass.set_pipeline(&pipeline);
-                pass.set_bind_group(0, &gpu.0.pipelines.bind_group(gpu, spec, binds), &[]);
-                let bytes = bytemuck::bytes_of(&params);
-                debug_assert!(bytes.len() <= IMMEDIATE_BYTES as usize);
+                let group = match &self.stand_ins {
+                    None => gpu.0.pipelines.bind_group(gpu, spec, binds),
+                    Some(others) => {
+                        let swap = |t: &&Tensor| others.get(&t.storage.id).map(|s| t.within(s.clone()));
+                        let swapped: Vec<Tensor> =
+                            binds.iter().map(|t| swap(t).unwrap_or_else(|| (*t).clone())).collect();
+                        gpu.0.pipelines.bind_group(gpu, spec, &swapped.iter().collect::<Vec<_>>())
+                    }
+                };
+                pass.set_bind_group(0, &group, &[]);
                 pass.set_immediates(0, bytes);
                 pass.dispatch_workgroups(x, y, 1);
+            }
+            #[cfg(feature = "audit")]
+            Target::Hand(hand) => {
+                let (defines, tensors, params) = (&key.defines, binds, bytes);
+                hand(&Handed { spec, tier, defines, needs, tensors, params, groups: (x, y) })?;
             }
         }
         Ok(())

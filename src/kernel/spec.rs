@@ -48,11 +48,11 @@ impl Tier {
 /// The value of a name that a shader is specialised on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Def {
-    /// `const NAME: bool`
+    /// `const NAME: bool`; in MSL `constant constexpr bool NAME`
     Flag(bool),
-    /// `const NAME: u32`
+    /// `const NAME: u32`; in MSL `constant constexpr uint NAME`
     Num(u32),
-    /// `alias NAME = type`
+    /// `alias NAME = type`; in MSL `using NAME = type`. The type has its WGSL name.
     Type(&'static str),
     /// A word that only `#if NAME == word` looks at.
     Word(&'static str),
@@ -180,15 +180,31 @@ pub(crate) use params;
 /// The implementation of a kernel at one tier.
 pub struct TierSpec {
     pub tier: Tier,
-    /// Path below `wgsl/`.
+    /// Path below `wgsl/`, for the Msl tier below `msl/`.
     pub path: &'static str,
     pub source: &'static str,
     /// Every legal specialisation.
     pub variants: fn() -> Vec<Variant>,
 }
 
+impl TierSpec {
+    /// The name of the entry point: `main` in WGSL; in MSL, where that name is taken, the file's.
+    pub fn entry(&self) -> &'static str {
+        let file = self.path.rsplit('/').next().unwrap_or(self.path);
+        file.strip_suffix(".metal").unwrap_or("main")
+    }
+}
+
 /// `tier!(Base, "norm/rms_norm.wgsl", variants_fn)`
 macro_rules! tier {
+    (Msl, $path:literal, $variants:expr) => {
+        $crate::kernel::TierSpec {
+            tier: $crate::kernel::Tier::Msl,
+            path: $path,
+            source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/msl/", $path)),
+            variants: $variants,
+        }
+    };
     ($tier:ident, $path:literal, $variants:expr) => {
         $crate::kernel::TierSpec {
             tier: $crate::kernel::Tier::$tier,

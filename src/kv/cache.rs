@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::pages::{OP, Pages, Sequence};
-use super::{Context, KvBlocks, KvCopy, KvFormat, KvShape, KvWrite, record, record_copy};
+use super::{
+    Context, KvBlocks, KvCopy, KvFormat, KvMove, KvShape, KvWrite, record, record_copy, record_move,
+};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::kernel::{Recorder, index32};
@@ -323,20 +325,37 @@ impl KvCache {
         k: &Tensor,
         v: &Tensor,
     ) -> Result<()> {
-        let cache = self.layer(layer)?;
-        let ours = step.slots.storage.id == self.slots.storage.id;
-        if !ours || step.number != self.steps {
-            return Err(Error::value(
-                OP,
-                "step",
-                step.number,
-                format!("this cache's latest, {}", self.steps),
-            ));
-        }
+        let cache = self.of_step(layer, step)?;
         if let Some(pairs) = &step.copies {
             record_copy(recorder, &KvCopy { pairs, cache })?;
         }
         record(recorder, &KvWrite { k, v, slots: &step.slots, cache })
+    }
+
+    /// Records, for a layer, that of the new rows of a step those of accepted drafts come first: `path`, U32 \[sequences,
+    /// rows of each\], names them as [`KvMove::path`] says. [`KvCache::truncate`] then forgets the others.
+    ///
+    /// # Errors
+    /// As [`record_move`] and [`KvCache::write`].
+    pub fn keep(
+        &self,
+        recorder: &mut Recorder<'_, '_>,
+        layer: usize,
+        step: &Step,
+        path: &Tensor,
+    ) -> Result<()> {
+        let cache = self.of_step(layer, step)?;
+        record_move(recorder, &KvMove { path, context: step.context(), cache })
+    }
+
+    /// A layer, for the latest step.
+    fn of_step(&self, layer: usize, step: &Step) -> Result<&KvBlocks> {
+        let ours = step.slots.storage.id == self.slots.storage.id;
+        if !ours || step.number != self.steps {
+            let want = format!("this cache's latest, {}", self.steps);
+            return Err(Error::value(OP, "step", step.number, want));
+        }
+        self.layer(layer)
     }
 
     /// Moves a sequence to host memory, and frees its blocks. What was submitted before is in it.

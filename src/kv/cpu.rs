@@ -116,6 +116,16 @@ pub fn unpack(format: KvFormat, words: &[u32], scale: u16) -> Vec<f64> {
     words.iter().flat_map(|&word| (0..per_word).map(move |i| (word, i))).map(|(w, i)| value(w, i)).collect()
 }
 
+/// The reference of `kv_move`: of a sequence of `len` rows, which row gets what other row's contents, as
+/// (to, from).
+pub fn kept(path: &[u32], len: usize) -> Vec<(usize, usize)> {
+    let nodes = path.len();
+    let Some(first) = len.checked_sub(nodes) else { return Vec::new() };
+    let named = path.iter().enumerate().map(|(place, &node)| (place, node as usize));
+    let valid = named.take_while(|&(place, node)| (place..nodes).contains(&node));
+    valid.map(|(place, node)| (first + place, first + node)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +156,12 @@ mod tests {
         // The largest magnitude first, at bits 11..9; a negative 0.5 third, its sign at bit 14.
         assert_eq!(pack(KvFormat::Fp4, &[6.0, 0.0, -0.5, 0.0, 0.0, 0.0, 0.0, 0.0]), [0x4e08]);
         assert_eq!(unpack(KvFormat::Int8, &pack(KvFormat::Int8, &[0.0; 4]), 0), [0.0; 4]);
+    }
+
+    #[test]
+    fn accepted_rows_move_to_the_front() {
+        assert_eq!(kept(&[0, 2, 3, u32::MAX], 10), [(6, 6), (7, 8), (8, 9)]);
+        assert_eq!(kept(&[2, 0, 3], 3), [(0, 2)]);
+        assert_eq!(kept(&[0, 1], 1), []);
     }
 }

@@ -1,4 +1,5 @@
-//! KV caches: storage in blocks, in seven formats, and the kernels that write new rows into it and copy blocks.
+//! KV caches: storage in blocks, in seven formats, and the kernels that write new rows into it, copy blocks, and bring
+//! the rows of accepted drafts together.
 //!
 //! [`KvCache`] is a whole cache with its bookkeeping: layers, sequences, who owns which block. What it is made of can be
 //! used alone:
@@ -26,6 +27,7 @@
 mod cache;
 mod copy;
 pub mod cpu;
+mod moves;
 mod pages;
 mod spec;
 #[cfg(test)]
@@ -33,6 +35,7 @@ mod tests;
 
 pub use cache::{CacheShape, KvCache, Step, StepPart, Swapped};
 pub use copy::{KV_COPY, KvCopy, record_copy};
+pub use moves::{KV_MOVE, KvMove, record_move};
 pub use pages::Sequence;
 pub use spec::KV_WRITE;
 

@@ -41,6 +41,36 @@ fn wrong_calls_are_named() {
 }
 
 #[test]
+fn wrong_moves_are_named() {
+    let gpu = Gpu::new().expect("an adapter");
+    let make = |dtype, shape: &[usize]| gpu.alloc(dtype, shape).expect("fits");
+    let shape = KvShape { blocks: 2, kv_heads: 2, block: 8, d: 16, d_v: 8 };
+    let cache = &KvBlocks::new(&gpu, KvFormat::Int8, shape).expect("fits");
+    let (path, table) = (make(DType::U32, &[2, 3]), make(DType::U32, &[2, 2]));
+    let context = Context::Contiguous { kv_len: 8 };
+    let good = KvMove { path: &path, context, cache };
+    gpu.run(|r| record_move(r, &good)).expect("a right call");
+    let none = make(DType::U32, &[2, 0]);
+    gpu.run(|r| record_move(r, &KvMove { path: &none, ..good })).expect("nothing to do");
+    let (floats, long) = (make(DType::F32, &[2, 3]), make(DType::U32, &[3, 3]));
+    let other = &KvBlocks { format: KvFormat::Fp4, ..cache.clone() };
+    let wrong = [
+        (KvMove { path: &floats, ..good }, "path's dtype is F32"),
+        (KvMove { path: &make(DType::U32, &[6]), ..good }, "path is [6], needs [B, nodes]"),
+        (KvMove { path: &long, ..good }, "number of sequences B is 3, needs at most the cache's 2"),
+        (KvMove { context: Context::Contiguous { kv_len: 2 }, ..good }, "= 2, must be at least the 3 nodes"),
+        (KvMove { context: Context::Contiguous { kv_len: 9 }, ..good }, "kv_len = 9"),
+        (KvMove { context: Context::Paged { table: &table, longest: 9 }, ..good }, "longest = 9"),
+        (KvMove { context: Context::Paged { table: &long, longest: 2 }, ..good }, "= 2, must be at least"),
+        (KvMove { cache: other, ..good }, "cache's k is [2, 2, 8, 4], needs [2, 2, 8, 2]"),
+    ];
+    for (request, want) in wrong {
+        let error = gpu.run(|r| record_move(r, &request)).expect_err(want).to_string();
+        assert!(error.starts_with("kv_move: ") && error.contains(want), "{error} is not {want}");
+    }
+}
+
+#[test]
 fn nothing_to_write_is_nothing() {
     let gpu = Gpu::new().expect("an adapter");
     let shape = KvShape { blocks: 1, kv_heads: 1, block: 8, d: 8, d_v: 8 };

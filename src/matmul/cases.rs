@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::extreme_cases::{self, put_scales};
 use super::{Activation, GATE_UP, GateUp, Linear, Norm, QGEMV, Weight, cpu, record_gate_up, record_with};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
 use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Rule};
@@ -24,6 +25,8 @@ pub(super) struct Spec {
     pub scale: f32,
     /// With an RMS norm of the activations.
     pub norm: bool,
+    /// In place of fitted scales, with zero points to match: see [`put_scales`].
+    pub scales: Option<f16>,
     /// First row of a taller output.
     pub out_row: usize,
     /// Upload the weight in parts of this many bytes.
@@ -54,6 +57,7 @@ impl Spec {
             activation: Activation::None,
             scale: 1.0,
             norm: false,
+            scales: None,
             out_row: 0,
             part_bytes: u64::MAX,
         }
@@ -76,6 +80,9 @@ impl Spec {
         let (a, out) = self.dtypes;
         if a != out {
             label += &format!(" → {}", out.wgsl());
+        }
+        if let Some(scale) = self.scales {
+            label += &format!(" scales {scale:e}");
         }
         if self.norm {
             label += " norm";
@@ -104,29 +111,31 @@ impl Spec {
     /// What the product sees of `a`: normalised and scaled.
     pub fn activations(&self, a: &[f32], gains: &[f32]) -> Vec<f64> {
         let rows = match self.norm {
-            true => norm::rms_norm(a, None, gains, EPS).0,
+            true => norm::rms_norm(a, None, gains, false, EPS).0,
             false => a.iter().map(|&x| f64::from(x)).collect(),
         };
         rows.into_iter().map(|x| x * f64::from(self.scale)).collect()
     }
 
-    /// Coop rounds weights to f16, and f16 products of them accumulate that error; the others keep f32.
+    /// Coop rounds weights to f16, and 16-bit products of them accumulate that error; the others keep f32.
     pub fn rule(&self) -> Rule {
         match self.dtypes {
-            (DType::F16, _) => Rule::Normalised(5e-4),
+            (_, DType::Bf16) => Rule::stored_in(DType::Bf16),
+            (DType::F16 | DType::Bf16, _) => Rule::Normalised(5e-4),
             (_, out) => Rule::stored_in(out),
         }
     }
 
     pub fn into_case(self) -> Case {
-        let pair = self.spec.name.contains("gate_up");
+        let pair = is_pair(self.spec);
         Case::new(self.level, self.dtypes.0.wgsl(), self.label(), move |gpu, copies| {
             let (m, n, k) = self.shape;
             let mut random = Random::new((m * 7 + n * 31 + k) as u64);
             let (a_type, o_type) = self.dtypes;
             let a = random.values(m * k, a_type);
             let a_gpu = gpu.floats(a_type, &[m, k], &a)?;
-            let packed = pack(&mut random, n, k, self.format, self.group, self.level)?;
+            let mut packed = pack(&mut random, n, k, self.format, self.group, self.level)?;
+            self.scales.into_iter().for_each(|scale| put_scales(&mut packed, scale));
             let up =
                 pair.then(|| pack(&mut random, n, k, self.format, self.group, self.level)).transpose()?;
             let whole = match &up {
@@ -239,10 +248,13 @@ pub(crate) fn pack(
 }
 
 pub(super) const FLOATS: [DType; 2] = [DType::F32, DType::F16];
+/// What activations may be; bf16 has cases of its own beside: [`with_bf16`].
+const ACTIVATIONS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// Edge shapes of the tiled kernels around their tiles of 16 to 256.
-const TILED: [(usize, usize, usize); 9] = [
+const TILED: [(usize, usize, usize); 10] = [
     (9, 1, 8),
+    (13, 70, 392),
     (15, 17, 33),
     (16, 16, 64),
     (63, 65, 96),
@@ -273,27 +285,64 @@ fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
             all.push(Spec { part_bytes: 8192, bias: true, ..new(Full, (20, 130, 64)) });
         }
     }
+    // Enough for the largest tiles of the Msl tier.
+    for format in
+        [Format::F16, Format::Fp4, Format::Int8, Format::Nvfp4].iter().filter(|f| formats.contains(f))
+    {
+        let n = if spec.name == GATE_UP.name { 255 } else { 510 };
+        all.extend(FLOATS.map(|dtype| Spec::new(spec, Full, *format, dtype, (500, n, 80))));
+    }
+    all.extend(with_bf16(spec, formats, (20, 38)));
     all.extend(quantised_groups(spec, formats, (20, 40, 256)));
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }
 
-/// Every group of every quantised format among `formats`.
-pub(super) fn quantised_groups(
+/// Every group of every quantised format among `formats`, with every dtype of activations; with pairs of rows with each in
+/// turn.
+fn quantised_groups(
     spec: &'static KernelSpec,
     formats: &[Format],
     shape: (usize, usize, usize),
 ) -> Vec<Spec> {
     let mut all = Vec::new();
-    for &format in formats.iter().filter(|f| f.is_quantised()) {
-        for group in [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK] {
-            all.extend(FLOATS.map(|dtype| Spec { group, ..Spec::new(spec, Full, format, dtype, shape) }));
+    for (i, &format) in formats.iter().filter(|f| f.is_quantised()).enumerate() {
+        for (j, group) in
+            [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK].into_iter().enumerate()
+        {
+            let dtypes = if is_pair(spec) { &ACTIVATIONS[(i + j) % 3..][..1] } else { &ACTIVATIONS };
+            all.extend(
+                dtypes.iter().map(|&dtype| Spec { group, ..Spec::new(spec, Full, format, dtype, shape) }),
+            );
         }
     }
     all
 }
 
+/// bf16 in and out, by itself and in turn beside f32 and f16, with every format and every way of loading rows.
+pub(super) fn with_bf16(spec: &'static KernelSpec, formats: &[Format], (m, n): (usize, usize)) -> Vec<Spec> {
+    use DType::{Bf16, F16, F32};
+    let mut all = Vec::new();
+    // Odd K and an even number of rows: every second row starts within a word.
+    let columns = [64, 104, 33];
+    for (i, &format) in formats.iter().enumerate() {
+        let new = |k| Spec::new(spec, Full, format, Bf16, (m, n, k));
+        let mixed = [(Bf16, F32), (F32, Bf16), (Bf16, F16), (F16, Bf16)][i % 4];
+        all.push(match is_pair(spec) {
+            true => new(columns[i % 3]),
+            false => Spec { bias: true, residual: true, out_row: 1, ..new(columns[i % 3]) },
+        });
+        all.push(Spec { dtypes: mixed, ..new(columns[(i / 4 + 1) % 3]) });
+    }
+    all
+}
+
+fn is_pair(spec: &KernelSpec) -> bool {
+    spec.name.contains("gate_up")
+}
+
 pub(super) fn gemm() -> Vec<Case> {
     let mut all = tiled(&super::GEMM, super::spec::DENSE);
+    all.extend(extreme_cases::tiled(&super::GEMM, super::spec::DENSE).into_iter().map(Spec::into_case));
     for shape in [(4096, 4096, 4096), (512, 14336, 4096), (4096, 14336, 4096), (64, 14336, 4096)] {
         all.push(Spec::new(&super::GEMM, Perf, Format::F16, DType::F16, shape).into_case());
     }
@@ -302,15 +351,15 @@ pub(super) fn gemm() -> Vec<Case> {
 
 pub(super) fn qgemm() -> Vec<Case> {
     let mut all = tiled(&super::QGEMM, super::spec::QUANTISED);
+    all.extend(extreme_cases::tiled(&super::QGEMM, super::spec::QUANTISED).into_iter().map(Spec::into_case));
     // More than 65535 tiles: the grid folds.
     let folded = Spec::new(&super::QGEMM, Full, Format::Int8, DType::F16, (65_600 * 64, 1, 8));
     all.push(Spec { group: Group::WholeK, ..folded }.into_case());
-    for (format, m) in [(Format::Fp4, 16), (Format::Fp4, 64), (Format::Fp4, 512), (Format::Fp4, 4096)]
-        .into_iter()
-        .chain([(Format::Int4, 512), (Format::Int8, 512)])
-    {
+    let fp4 = [9, 16, 64, 128, 512, 4096].map(|m| (Format::Fp4, m));
+    for (format, m) in fp4.into_iter().chain([(Format::Int4, 512), (Format::Int8, 512)]) {
         all.push(Spec::new(&super::QGEMM, Perf, format, DType::F16, (m, 14336, 4096)).into_case());
     }
+    all.extend(super::perf_cases::qgemm().into_iter().map(Spec::into_case));
     all
 }
 
@@ -337,11 +386,13 @@ pub(super) fn qgemv() -> Vec<Case> {
             all.push(Spec { part_bytes: 4096, bias: true, ..new(Full, (2, 130, 64)) });
         }
     }
+    all.extend(with_bf16(spec, Format::ALL, (2, 22)));
     all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)));
     all.push(Spec {
         group: Group::WholeK,
         ..Spec::new(spec, Full, Format::Int4, DType::F32, (1, 530_000, 16))
     });
+    all.extend(extreme_cases::few(spec));
     // The tiles for weights of many rows, and of long ones.
     for shape in [(1, 8003, 72), (1, 17, 2056)] {
         all.push(Spec::new(spec, Full, Format::F16, DType::F16, shape));
@@ -357,7 +408,9 @@ pub(super) fn qgemv() -> Vec<Case> {
         let group = format.fixed_group().map_or(Group::Size(128), Group::Size);
         all.push(Spec { group, ..Spec::new(spec, Perf, format, DType::F16, (1, 14336, 4096)) });
     }
-    all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
+    all.extend(super::perf_cases::qgemv());
+    let all = all.into_iter().filter(Spec::legal).map(Spec::into_case);
+    all.chain([extreme_cases::over_two_gib(spec)]).collect()
 }
 
 pub(super) fn gate_up() -> Vec<Case> {
@@ -382,6 +435,7 @@ pub(super) fn gate_up_gemv() -> Vec<Case> {
             all.push(silu(Spec { part_bytes: 4096, ..Spec::new(spec, Full, format, dtype, (2, 130, 64)) }));
         }
     }
+    all.extend(with_bf16(spec, Format::ALL, (2, 22)).into_iter().map(silu));
     all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)).into_iter().map(silu));
     all.push(silu(Spec::new(spec, Perf, Format::Fp4, DType::F16, (1, 14336, 4096))));
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()

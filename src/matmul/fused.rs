@@ -3,7 +3,7 @@
 use super::spec::LinearParams;
 use super::{
     Activation, GateUp, Linear, NORM_QKV_GEMV, Product, QKV, QKV_GEMV, Weight, expect_rows, launch_parts,
-    plan, record, record_gate_up,
+    record, record_gate_up, tiles,
 };
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ impl<'a> Norm<'a> {
         Norm::parts(Some(self), kernel, a)?;
         let (m, k) = (a.rows(), a.cols());
         let Some(workspace) = self.workspace else {
-            let want = format!("[at least {m}, {k}]: there are more than {} rows", plan::MAX_GEMV_ROWS);
+            let want = format!("[at least {m}, {k}]: there are more than {} rows", tiles::MAX_GEMV_ROWS);
             return Err(Error::shape(kernel, "norm's workspace", "absent", want));
         };
         let rows = workspace.rows();
@@ -62,7 +62,7 @@ impl<'a> Norm<'a> {
             return Err(Error::shape(kernel, "norm's workspace", "overlapping a", "memory of its own"));
         }
         let out = workspace.rows_view(recorder.gpu(), 0, m)?;
-        let request = RmsNorm { x: a, residual: None, weight: self.weight, out: &out, eps: self.eps };
+        let request = RmsNorm::new(a, self.weight, &out, self.eps);
         // The product may be limited to tiers that the norm does not have.
         recorder.all_or_nothing(|recorder| {
             recorder.at_any_tier(|recorder| norm::record(recorder, &request))?;
@@ -75,11 +75,11 @@ impl<'a> Norm<'a> {
 /// \[q | k | v\] = norm(a) · \[Wq; Wk; Wv\]ᵀ + bias.
 #[derive(Clone, Copy, Debug)]
 pub struct Qkv<'a> {
-    /// \[M, K\], f32 or f16.
+    /// \[M, K\], f32, f16 or bf16.
     pub a: &'a Tensor,
     /// \[Nq + Nk + Nv, K\].
     pub weight: &'a Weight,
-    /// \[R, Nq\] with R ≥ M, like `a`. Rows 0..M are written.
+    /// \[R, Nq\] with R ≥ M, like `a`; in bf16 Nq, Nk and Nv are even. Rows 0..M are written.
     pub q: &'a Tensor,
     /// \[R, Nk\] with R ≥ `kv_row` + M, like `a`.
     pub k: &'a Tensor,
@@ -122,7 +122,7 @@ pub struct Qkv<'a> {
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record_qkv(recorder: &mut Recorder<'_, '_>, request: &Qkv<'_>) -> Result<()> {
-    let few = request.a.rows() <= plan::MAX_GEMV_ROWS;
+    let few = request.a.rows() <= tiles::MAX_GEMV_ROWS;
     let spec = match request.norm {
         Some(_) if few => &NORM_QKV_GEMV,
         None if few => &QKV_GEMV,
@@ -182,13 +182,13 @@ pub(super) fn qkv_with(
 /// Transformer", 2020).
 #[derive(Clone, Copy, Debug)]
 pub struct Mlp<'a> {
-    /// \[M, K\], f32 or f16.
+    /// \[M, K\], f32, f16 or bf16.
     pub x: &'a Tensor,
     /// \[2F, K\], rows of Wg and Wu in turn, as for [`GateUp::weight`].
     pub gate_up: &'a Weight,
     /// \[N, F\].
     pub down: &'a Weight,
-    /// \[M, N\], f32 or f16, not `x`.
+    /// \[M, N\], f32, f16 or, of even N, bf16; not `x`.
     pub out: &'a Tensor,
     pub activation: Activation,
     /// Normalises the rows of `x` first. Its workspace may be absent: there is one in `workspace`.
@@ -208,12 +208,12 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// For up to `rows` rows of activations of `dtype` (f32 or f16) and weights of the shape of `gate_up`.
+    /// For up to `rows` rows of activations of `dtype` (f32, f16 or bf16) and weights of the shape of `gate_up`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Limit`].
     pub fn mlp(gpu: &Gpu, dtype: DType, rows: usize, gate_up: &Weight) -> Result<Workspace> {
-        let many = rows > plan::MAX_GEMV_ROWS;
+        let many = rows > tiles::MAX_GEMV_ROWS;
         let normed = many.then(|| gpu.alloc(dtype, &[rows, gate_up.k()])).transpose()?;
         Ok(Workspace { normed, gated: gpu.alloc(dtype, &[rows.max(1), gate_up.n() / 2])? })
     }

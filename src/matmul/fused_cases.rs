@@ -28,6 +28,11 @@ fn each(
     }
     let rest = Format::ALL.iter().filter(|f| !FEW.contains(f));
     all.extend(rest.map(|&format| Spec::new(spec, Full, format, DType::F16, full[0])));
+    // Each of the three outputs of `qkv` has an even width.
+    let (m, _, _) = quick[0];
+    for (format, k) in FEW.into_iter().zip([64, 104, 33]) {
+        all.push(Spec::new(spec, Full, format, DType::Bf16, (m, 24, k)));
+    }
     all
 }
 

@@ -1,7 +1,7 @@
 //! Declarations of the products with more fused into them: an RMS norm before, three outputs behind.
 
 use super::fused_cases as cases;
-use super::spec::{FIELDS, coop_variants, gemm_variants, gemv_variants};
+use super::spec::{FIELDS, coop_variants, gemm_variants, gemv_variants, msl_variants};
 use crate::format::Format;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Tier, Variant, tier};
 
@@ -34,6 +34,7 @@ pub static NORM_QGEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv(Tier::Base, false, &NORM_QGEMV)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv(Tier::Subgroup, false, &NORM_QGEMV)),
+        tier!(Msl, "matmul/gemv.metal", || gemv(Tier::Msl, false, &NORM_QGEMV)),
     ],
     cases: cases::norm_qgemv,
 };
@@ -48,6 +49,7 @@ pub static NORM_GATE_UP_GEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv(Tier::Base, true, &NORM_GATE_UP_GEMV)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv(Tier::Subgroup, true, &NORM_GATE_UP_GEMV)),
+        tier!(Msl, "matmul/gemv.metal", || gemv(Tier::Msl, true, &NORM_GATE_UP_GEMV)),
     ],
     cases: cases::norm_gate_up_gemv,
 };
@@ -62,6 +64,7 @@ pub static QKV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || all(gemm_variants(Format::ALL, false), &QKV)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || all(coop_variants(Format::ALL, false), &QKV)),
+        tier!(Msl, "matmul/gemm.metal", || all(msl_variants(Format::ALL, false), &QKV)),
     ],
     cases: cases::qkv,
 };
@@ -76,6 +79,7 @@ pub static QKV_GEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv(Tier::Base, false, &QKV_GEMV)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv(Tier::Subgroup, false, &QKV_GEMV)),
+        tier!(Msl, "matmul/gemv.metal", || gemv(Tier::Msl, false, &QKV_GEMV)),
     ],
     cases: cases::qkv_gemv,
 };
@@ -90,6 +94,7 @@ pub static NORM_QKV_GEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv(Tier::Base, false, &NORM_QKV_GEMV)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv(Tier::Subgroup, false, &NORM_QKV_GEMV)),
+        tier!(Msl, "matmul/gemv.metal", || gemv(Tier::Msl, false, &NORM_QKV_GEMV)),
     ],
     cases: cases::norm_qkv_gemv,
 };
@@ -116,7 +121,7 @@ pub(super) fn fuse(mut variant: Variant, spec: &KernelSpec) -> Variant {
             _ => {}
         }
     }
-    if norm {
+    if norm && variant.needs.workgroup_storage > 0 {
         // A block of eight sums more from each of at most threads / 8 subgroups.
         variant.needs.workgroup_storage += variant.needs.threads * 4;
     }

@@ -112,7 +112,7 @@ fn products_with_weights() -> Result<()> {
             product(&NORM_QGEMV, ALL, &normed).ignores_other_rows(m)?;
             product(&GATE_UP_GEMV, ALL, &pair).ignores_other_rows(m)?;
         }
-        for m in [9, 64, 130] {
+        for m in [9, 16, 17, 33, 64, 130] {
             product(tiled, TILED, &gemm).ignores_other_rows(m)?;
             product(&GATE_UP, TILED, &pair).ignores_other_rows(m)?;
         }

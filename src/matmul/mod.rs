@@ -3,22 +3,28 @@
 //! [`record`] picks the kernel by the number of rows M of the activations: `qgemv` up to 8 (every weight is read
 //! once), then the tiled `gemm` (dense formats) or `qgemm` (quantised formats).
 //!
-//! Accumulation is in f32 on every tier. The `Coop` tier rounds dequantised weights to f16, the others do not.
+//! Accumulation is in f32 on every tier. The `Coop` tier rounds dequantised weights to f16, the others do not. It also takes
+//! activations in bf16 as f16: those past ±65504 as ±65504, those below 6·10⁻⁵ with fewer bits.
+//!
+//! Outputs in bf16 are stored two a word: their rows must be of even length.
 
 mod batched;
 mod batched_cases;
 mod batched_spec;
 mod cases;
 mod cpu;
+mod extreme_cases;
 mod fused;
 mod fused_cases;
 mod fused_spec;
 #[cfg(test)]
 mod invariance_tests;
+mod perf_cases;
 mod plan;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod weight;
 
 pub use batched::{Batched, record_batched};
@@ -27,8 +33,10 @@ pub(crate) use cases::{pack, places};
 pub use cpu::{Batches, activate, batched, gate_up, linear, mlp};
 pub use fused::{Mlp, Norm, Qkv, Workspace, record_mlp, record_qkv};
 pub use fused_spec::{NORM_GATE_UP_GEMV, NORM_QGEMV, NORM_QKV_GEMV, QKV, QKV_GEMV};
+pub(crate) use plan::coop_groups;
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
-pub(crate) use spec::{packet, weight_defines};
+pub(crate) use spec::{coop_defines, coop_needs, packet, weight_defines};
+pub(crate) use tiles::{CoopTile, choose_coop, coop_tiles};
 pub use weight::Weight;
 pub(crate) use weight::{FLOATS, Part, arrange_fp4, group_shift, upload_halves};
 
@@ -76,11 +84,11 @@ pub enum Layout {
 /// out\[out_row + m, n\] = activation(scale · Σₖ norm(a)\[m, k\] · W\[n, k\] + bias\[n\]) + residual\[m, n\].
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
-    /// \[M, K\], f32 or f16.
+    /// \[M, K\], f32, f16 or bf16.
     pub a: &'a Tensor,
     /// \[N, K\].
     pub weight: &'a Weight,
-    /// \[R, N\] with R ≥ `out_row` + M; f32 or f16.
+    /// \[R, N\] with R ≥ `out_row` + M; f32, f16 or, of even N, bf16.
     pub out: &'a Tensor,
     /// The first row of `out` that is written: projections can write straight into a cache.
     pub out_row: usize,
@@ -134,8 +142,8 @@ impl<'a> Linear<'a> {
 /// ```
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Linear<'_>) -> Result<()> {
     let m = request.a.rows();
-    let fused = request.norm.is_some() && m <= plan::MAX_GEMV_ROWS;
-    let spec = if fused { &NORM_QGEMV } else { plan::kernel_for(m, request.weight.format()) };
+    let fused = request.norm.is_some() && m <= tiles::MAX_GEMV_ROWS;
+    let spec = if fused { &NORM_QGEMV } else { tiles::kernel_for(m, request.weight.format()) };
     record_with(recorder, spec, request)
 }
 
@@ -185,11 +193,11 @@ pub(crate) fn record_with(
 /// [`PackedMatrix::interleave`](crate::format::PackedMatrix::interleave), so one launch reads `a` once.
 #[derive(Clone, Copy, Debug)]
 pub struct GateUp<'a> {
-    /// \[M, K\], f32 or f16.
+    /// \[M, K\], f32, f16 or bf16.
     pub a: &'a Tensor,
     /// \[2N, K\]: rows gate 0, up 0, gate 1, up 1, …
     pub weight: &'a Weight,
-    /// \[M, N\], f32 or f16; with a norm, of the dtype of `a`.
+    /// \[M, N\], f32, f16 or, of even N, bf16; with a norm, of the dtype of `a`.
     pub out: &'a Tensor,
     pub activation: Activation,
     /// Normalises the rows of `a` first.
@@ -217,7 +225,7 @@ pub struct GateUp<'a> {
 /// ```
 pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> Result<()> {
     let GateUp { a, weight, out, activation, norm } = *request;
-    let few = a.rows() <= plan::MAX_GEMV_ROWS;
+    let few = a.rows() <= tiles::MAX_GEMV_ROWS;
     if norm.is_some() {
         out.expect(NORM_GATE_UP_GEMV.name, "out", &[a.dtype()], out.shape())?;
     }
@@ -273,6 +281,9 @@ fn expect_rows(
 ) -> Result<()> {
     let rows = out.rows();
     out.expect(kernel, what, FLOATS, &[rows, columns])?;
+    if out.dtype() == DType::Bf16 && !columns.is_multiple_of(2) {
+        return Err(Error::shape(kernel, format!("{what}'s columns"), columns, "an even number in bf16"));
+    }
     if first.checked_add(m).is_none_or(|end| end > rows) {
         let row = if what == "out" { "out_row".to_string() } else { format!("{what}'s first row") };
         let want = format!("at least {row} + M = {first} + {m}");
@@ -302,6 +313,11 @@ fn launch_parts<'a>(
     a.expect(kernel, "a", FLOATS, &[m, k])?;
     weight.check_device(kernel, "weight", recorder.gpu())?;
     expect_indexable(kernel, "a", a)?;
+    let sums = spec::sums(out, pair);
+    if let Some(part) = weight.parts().iter().find(|p| !p.rows.start.is_multiple_of(sums)) {
+        let want = format!("a multiple of {sums}, as that many rows make what is stored at once");
+        return Err(Error::shape(kernel, "first row of a part of weight", part.rows.start, want));
+    }
     if m == 0 {
         return Ok(());
     }
@@ -314,7 +330,7 @@ fn launch_parts<'a>(
         recorder.launch(Launch {
             spec,
             tier,
-            groups: plan::groups(&defines, tier, m, part.rows.len()),
+            groups: plan::groups(&defines, m, part.rows.len()),
             defines: defines.clone(),
             needs,
             binds: &binds[..spec.bindings.len().min(binds.len())],
@@ -334,6 +350,13 @@ fn launch_parts<'a>(
     Ok(())
 }
 
-/// dtype pairs (a, out) that the kernels are specialised on.
-pub(crate) const DTYPES: [(DType, DType); 4] =
-    [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::F16, DType::F32), (DType::F32, DType::F16)];
+/// dtype pairs (a, out) that the kernels are specialised on: each of [`FLOATS`] with each.
+const DTYPES: [(DType, DType); 9] = {
+    let mut all = [(DType::F32, DType::F32); 9];
+    let mut i = 0;
+    while i < 9 {
+        all[i] = (FLOATS[i / 3], FLOATS[i % 3]);
+        i += 1;
+    }
+    all
+};

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use super::cases;
 use super::plan::{Rows, Traits};
+use super::tiles::{CoopTile, GemvTile, MSL_TILES, MslTile, Walk, coop_tiles, gemv_tiles, holds_floats};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
+    unit,
 };
 use crate::tensor::DType;
 
@@ -42,6 +44,7 @@ pub static GEMM: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || gemm_variants(DENSE, false)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(DENSE, false)),
+        tier!(Msl, "matmul/gemm.metal", || msl_variants(DENSE, false)),
     ],
     cases: cases::gemm,
 };
@@ -56,6 +59,7 @@ pub static QGEMM: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || gemm_variants(QUANTISED, false)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(QUANTISED, false)),
+        tier!(Msl, "matmul/gemm.metal", || msl_variants(QUANTISED, false)),
     ],
     cases: cases::qgemm,
 };
@@ -70,6 +74,7 @@ pub static QGEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, false)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, false)),
+        tier!(Msl, "matmul/gemv.metal", || gemv_variants(Tier::Msl, false)),
     ],
     cases: cases::qgemv,
 };
@@ -84,6 +89,7 @@ pub static GATE_UP: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || gemm_variants(Format::ALL, true)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(Format::ALL, true)),
+        tier!(Msl, "matmul/gemm.metal", || msl_variants(Format::ALL, true)),
     ],
     cases: cases::gate_up,
 };
@@ -98,6 +104,7 @@ pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, true)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, true)),
+        tier!(Msl, "matmul/gemv.metal", || gemv_variants(Tier::Msl, true)),
     ],
     cases: cases::gate_up_gemv,
 };
@@ -119,6 +126,7 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
         WEIGHT = Def::Word(format.name()),
         CODES = Def::Word(codes(format)),
         SCALE_FORMAT = Def::Word(scales),
+        HALVES = Def::Flag(false),
         HALF_SCALES = Def::Flag(f16 && format.scales() == ScaleFormat::F16),
         STORED_ZEROS = Def::Flag(format.has_zeros()),
         QUANTISED = Def::Flag(format.is_quantised()),
@@ -139,13 +147,16 @@ fn codes(format: Format) -> &'static str {
 }
 
 /// The defines that all matrix kernels share.
-fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
-    let mut defines = weight_defines(traits.format, needs_f16((a, out)));
+fn common(traits: Traits, (a, out): DTypes, pair: bool, f16: bool) -> Defines {
+    let mut defines = weight_defines(traits.format, f16);
     defines.extend(defines![
         ROWS = Def::Word(traits.rows.name()),
-        TA = Def::Type(a.wgsl()),
-        TO = Def::Type(out.wgsl()),
+        TA = Def::Word(a.wgsl()),
+        A_UNIT = Def::Type(if traits.rows == Rows::Ragged { unit(a, false) } else { "vec4<u32>" }),
+        TO = Def::Word(out.wgsl()),
+        OUT_UNIT = Def::Type(unit(out, false)),
         PAIR = Def::Flag(pair),
+        SUMS = Def::Num(sums(out, pair) as u32),
         // Set by `fused_spec::fuse`.
         NORM = Def::Flag(false),
         SPLIT = Def::Flag(false),
@@ -153,40 +164,14 @@ fn common(traits: Traits, (a, out): DTypes, pair: bool) -> Defines {
     defines
 }
 
+/// Sums that are stored at once: two for each output of a pair, outputs in bf16 two a word.
+pub(super) fn sums(out: DType, pair: bool) -> usize {
+    (if pair { 2 } else { 1 }) * (if out == DType::Bf16 { 2 } else { 1 })
+}
+
 /// Packed halves are read without the f16 feature, but the alias that names the type needs it.
 fn needs_f16((a, out): DTypes) -> bool {
     a == DType::F16 || out == DType::F16
-}
-
-/// How a workgroup of a gemv kernel divides its work.
-#[derive(Clone, Copy)]
-pub(super) struct GemvTile {
-    /// Rows of a.
-    pub rows: u32,
-    /// Rows of w.
-    pub columns: u32,
-    pub threads: u32,
-}
-
-/// For the Base tier.
-pub(super) const GEMV_BASE_TILES: [GemvTile; 4] =
-    [gemv_tile(1, 2, 64), gemv_tile(2, 4, 64), gemv_tile(4, 4, 64), gemv_tile(8, 4, 64)];
-/// For the Subgroup tier, by rows of a and rising threads.
-pub(super) const GEMV_TILES: [GemvTile; 10] = [
-    gemv_tile(1, 8, 32),
-    gemv_tile(1, 8, 64),
-    gemv_tile(1, 8, 128),
-    gemv_tile(1, 8, 256),
-    gemv_tile(2, 8, 64),
-    gemv_tile(2, 8, 128),
-    gemv_tile(4, 4, 64),
-    gemv_tile(4, 4, 128),
-    gemv_tile(8, 4, 64),
-    gemv_tile(8, 4, 128),
-];
-
-const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
-    GemvTile { rows, columns, threads }
 }
 
 pub(super) fn gemv_variant(
@@ -197,109 +182,113 @@ pub(super) fn gemv_variant(
     pair: bool,
 ) -> Variant {
     let GemvTile { rows, columns, threads } = tile;
-    let subgroup = tier == Tier::Subgroup;
-    let values = columns * rows;
+    // On Metal every SIMD-group has columns of its own.
+    let each = if tier == Tier::Msl { columns / (threads / 32) } else { columns };
+    let values = each * rows;
     let spans = if traits.split_packet { 2 } else { 1 };
-    let mut defines = common(traits, dtypes, pair);
+    let f16 = needs_f16(dtypes);
+    let mut defines = common(traits, dtypes, pair, f16);
     defines.extend(defines![
-        SUBGROUP = Def::Flag(subgroup),
+        SUBGROUP = Def::Flag(tier == Tier::Subgroup),
         THREADS = Def::Num(threads),
         COLUMNS = Def::Num(columns),
+        EACH = Def::Num(each),
         ROWS_A = Def::Num(rows),
         VALUES = Def::Num(values),
         BLOCKS = Def::Num(values / 8),
         SPANS = Def::Num(spans),
         SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / spans),
     ]);
-    let workgroup_storage = if subgroup { threads / 8 * values * 4 } else { threads * 4 };
-    let f16 = needs_f16(dtypes);
+    let workgroup_storage = match tier {
+        Tier::Subgroup => threads / 8 * values * 4,
+        Tier::Msl => 0,
+        _ => threads * 4,
+    };
     Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } }
 }
 
 pub(super) fn gemm_variant(traits: Traits, dtypes: DTypes, pair: bool) -> Variant {
     let f16 = needs_f16(dtypes);
     let needs = Needs { f16, threads: 256, workgroup_storage: 2 * 2048 * 4, ..Needs::default() };
-    Variant { defines: common(traits, dtypes, pair), needs }
-}
-
-/// A tiling of the `Coop` tier.
-pub(super) struct CoopTile {
-    pub side: u32,
-    pub lanes: u32,
-    /// Subgroups of a workgroup, down and across.
-    grid: (u32, u32),
-    /// Matrices of a subgroup, down and across.
-    frags: (u32, u32),
-    k: u32,
-}
-
-/// Largest first for each (side, lanes).
-pub(super) const COOP_TILES: &[CoopTile] = &[
-    CoopTile { side: 16, lanes: 32, grid: (4, 2), frags: (4, 4), k: 32 },
-    CoopTile { side: 16, lanes: 32, grid: (2, 4), frags: (4, 2), k: 64 },
-    CoopTile { side: 16, lanes: 32, grid: (2, 2), frags: (2, 2), k: 64 },
-    CoopTile { side: 16, lanes: 32, grid: (1, 4), frags: (1, 1), k: 64 },
-    CoopTile { side: 16, lanes: 64, grid: (2, 2), frags: (4, 4), k: 32 },
-    CoopTile { side: 16, lanes: 64, grid: (2, 2), frags: (2, 2), k: 32 },
-    CoopTile { side: 8, lanes: 32, grid: (2, 2), frags: (4, 4), k: 32 },
-    CoopTile { side: 8, lanes: 32, grid: (2, 2), frags: (2, 2), k: 32 },
-    CoopTile { side: 8, lanes: 8, grid: (2, 2), frags: (4, 4), k: 32 },
-    CoopTile { side: 8, lanes: 8, grid: (2, 2), frags: (2, 2), k: 32 },
-];
-
-impl CoopTile {
-    pub fn m(&self) -> usize {
-        (self.grid.0 * self.frags.0 * self.side) as usize
-    }
-    pub fn n(&self) -> usize {
-        (self.grid.1 * self.frags.1 * self.side) as usize
-    }
-    pub fn threads(&self) -> u32 {
-        self.grid.0 * self.grid.1 * self.lanes
-    }
-    /// Two f16 tiles with rows padded by 8 halves, and one f32 matrix a subgroup.
-    pub fn workgroup_storage(&self) -> u32 {
-        (self.m() + self.n()) as u32 * (self.k + 8) * 2
-            + self.grid.0 * self.grid.1 * self.side * self.side * 4
-    }
+    Variant { defines: common(traits, dtypes, pair, f16), needs }
 }
 
 pub(super) fn coop_variant(
     tile: &CoopTile,
     traits: Traits,
-    out: DType,
+    dtypes: DTypes,
     pair: bool,
     vector_tiles: bool,
 ) -> Variant {
-    // A thread's share of a step of w, in pieces of at most a packet, in spans of at most a group.
-    let w_share = tile.n() as u32 * tile.k / tile.threads();
-    let w_each = w_share.min(packet(traits.format));
-    let span = if traits.split_packet { w_each.min(16) } else { w_each };
-    let mut defines = common(traits, (DType::F16, out), pair);
-    defines.extend(defines![
+    let walk = tile.walk(packet(traits.format), traits.split_packet);
+    let rows = match traits.rows {
+        // Columns past the end must be zeros where steps are longer than what exact rows are multiples of.
+        Rows::Exact if tile.k * walk.depth > 64 => Rows::Padded,
+        rows => rows,
+    };
+    let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
+    let halves = matches!(traits.format, Format::Fp4 | Format::Int4);
+    defines.iter_mut().filter(|d| d.0 == "HALVES").for_each(|d| d.1 = Def::Flag(halves));
+    defines.extend(coop_defines(tile, &walk, vector_tiles));
+    Variant { defines, needs: coop_needs(tile) }
+}
+
+/// What `wgsl/common/coop_product.wgsl` is specialised on.
+pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> Defines {
+    defines![
         SIDE = Def::Num(tile.side),
         THREADS = Def::Num(tile.threads()),
         GRID_M = Def::Num(tile.grid.0),
         GRID_N = Def::Num(tile.grid.1),
+        GRID_K = Def::Num(tile.grid.2),
         FRAG_M = Def::Num(tile.frags.0),
         FRAG_N = Def::Num(tile.frags.1),
         TILE_K = Def::Num(tile.k),
+        DEPTH = Def::Num(walk.depth),
         VECTOR_TILES = Def::Flag(vector_tiles),
         A_ITEMS = Def::Num(tile.m() as u32 * tile.k / 8 / tile.threads()),
-        W_ITEMS = Def::Num(w_share / w_each),
-        W_EACH = Def::Num(w_each),
-        SPANS = Def::Num(w_each / span),
-        SPAN = Def::Num(span),
-        SPAN_CHUNKS = Def::Num(span / 8),
-    ]);
-    let needs = Needs {
+        W_ITEMS = Def::Num(walk.items),
+        W_EACH = Def::Num(walk.each),
+        SPANS = Def::Num(walk.each / walk.span),
+        SPAN = Def::Num(walk.span),
+        SPAN_CHUNKS = Def::Num(walk.span / 8),
+    ]
+}
+
+pub(crate) fn coop_needs(tile: &CoopTile) -> Needs {
+    Needs {
         f16: true,
         workgroup_storage: tile.workgroup_storage(),
         threads: tile.threads(),
         coop_side: tile.side,
         subgroup_size: tile.lanes,
-    };
-    Variant { defines, needs }
+    }
+}
+
+pub(super) fn msl_variant(tile: &MslTile, traits: Traits, dtypes: DTypes, pair: bool) -> Variant {
+    const THREADS: u32 = 128;
+    let share = |side: usize| side as u32 * tile.k / THREADS;
+    // Of a packet, and within a group.
+    let w_each = share(tile.n()).min(packet(traits.format)).min(16);
+    let f16 = needs_f16(dtypes);
+    let mut defines = common(traits, dtypes, pair, f16);
+    defines.extend(defines![
+        TILE = Def::Type(if tile.floats { "f32" } else { "f16" }),
+        SIDE = Def::Num(8),
+        THREADS = Def::Num(THREADS),
+        GRID_M = Def::Num(2),
+        GRID_N = Def::Num(2),
+        FRAG_M = Def::Num(tile.frags.0),
+        FRAG_N = Def::Num(tile.frags.1),
+        TILE_M = Def::Num(tile.m() as u32),
+        TILE_N = Def::Num(tile.n() as u32),
+        TILE_K = Def::Num(tile.k),
+        A_ITEMS = Def::Num(share(tile.m()) / 8),
+        W_ITEMS = Def::Num(share(tile.n()) / w_each),
+        W_EACH = Def::Num(w_each),
+    ]);
+    let workgroup_storage = tile.workgroup_storage();
+    Variant { defines, needs: Needs { f16, threads: THREADS, workgroup_storage, ..Needs::default() } }
 }
 
 /// Elements that one thread loads at once: PACKET of `wgsl/common/weight.wgsl`.
@@ -326,12 +315,17 @@ fn traits(formats: &[Format]) -> Vec<Traits> {
     all
 }
 
+/// Dtypes of activations and results that a tier serves.
+fn dtypes_of(tier: Tier) -> impl Iterator<Item = DTypes> {
+    let serves = move |(a, out): &DTypes| tier != Tier::Msl || ![*a, *out].contains(&DType::Bf16);
+    super::DTYPES.into_iter().filter(serves)
+}
+
 pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
-        for dtypes in super::DTYPES {
-            let tiles: &[GemvTile] = if tier == Tier::Base { &GEMV_BASE_TILES } else { &GEMV_TILES };
-            all.extend(tiles.iter().map(|&tile| gemv_variant(tier, traits, dtypes, tile, pair)));
+        for dtypes in dtypes_of(tier) {
+            all.extend(gemv_tiles(tier).iter().map(|&tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }
     all
@@ -344,14 +338,26 @@ pub(super) fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
 
 pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
-    for tile in COOP_TILES {
+    for tile in coop_tiles() {
         for traits in traits(formats) {
-            for out in [DType::F16, DType::F32] {
-                all.push(coop_variant(tile, traits, out, pair, true));
+            for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a != DType::F32) {
+                all.push(coop_variant(tile, traits, dtypes, pair, true));
                 if (tile.side, tile.lanes) == (8, 32) {
-                    all.push(coop_variant(tile, traits, out, pair, false)); // Metal
+                    all.push(coop_variant(tile, traits, dtypes, pair, false)); // Metal
                 }
             }
+        }
+    }
+    unique(all)
+}
+
+pub(super) fn msl_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    for traits in traits(formats) {
+        for dtypes in dtypes_of(Tier::Msl) {
+            let floats = holds_floats(traits.format, dtypes.0);
+            let tiles = MSL_TILES.iter().filter(|tile| tile.floats == floats);
+            all.extend(tiles.map(|tile| msl_variant(tile, traits, dtypes, pair)));
         }
     }
     unique(all)

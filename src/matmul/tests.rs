@@ -61,7 +61,7 @@ fn mlp_agrees_with_its_reference() -> Result<()> {
         };
         gpu.run(|r| record_mlp(r, &request))?;
         let rows = match normed {
-            true => norm::rms_norm(&x, None, &gains, 1e-3).0,
+            true => norm::rms_norm(&x, None, &gains, false, 1e-3).0,
             false => x.iter().map(|&x| f64::from(x)).collect(),
         };
         let product = mlp(&rows, weights, (n, f, k), Activation::Silu);
@@ -158,6 +158,49 @@ fn mlp_refuses_what_does_not_fit_and_records_nothing() -> Result<()> {
         assert!(r.used().is_empty(), "{:?}", r.used());
         Ok(())
     })
+}
+
+/// Outputs that are stored together must come from one launch.
+#[test]
+fn outputs_that_would_be_torn_are_refused() -> Result<()> {
+    let gpu = gpu();
+    let weight =
+        |n, part_bytes| Weight::upload_in_parts(&gpu, &dense(&mut Random::new(n as u64), n, 64), part_bytes);
+    let row = 64 * 4;
+    let a = gpu.alloc(DType::F32, &[2, 64])?;
+    let linear = |weight: &Weight, dtype, out_n| {
+        let out = gpu.alloc(dtype, &[2, out_n])?;
+        gpu.run(|r| record(r, &Linear::new(&a, weight, &out)))
+    };
+    let gate_up = |weight: &Weight, dtype, out_n| {
+        let out = gpu.alloc(dtype, &[2, out_n])?;
+        let request = GateUp { a: &a, weight, out: &out, activation: Activation::Silu, norm: None };
+        gpu.run(|r| record_gate_up(r, &request))
+    };
+    let (f32, bf16) = (DType::F32, DType::Bf16);
+    expect(linear(&weight(5, u64::MAX)?, bf16, 5), "qgemv: out's columns is 5, needs an even number in bf16");
+    expect(gate_up(&weight(6, u64::MAX)?, bf16, 3), "gate_up_gemv: out's columns is 3, needs an even number");
+    let torn = "first row of a part of weight is";
+    let parts = |rows: u64| weight(8, rows * row);
+    for (result, want) in [
+        (linear(&parts(1)?, f32, 8), "accepted"),
+        (linear(&parts(1)?, bf16, 8), torn),
+        (linear(&parts(2)?, bf16, 8), "accepted"),
+        (gate_up(&parts(1)?, f32, 4), torn),
+        (gate_up(&parts(3)?, f32, 4), "accepted"),
+        (gate_up(&parts(3)?, bf16, 4), torn),
+        (gate_up(&parts(5)?, bf16, 4), "accepted"),
+    ] {
+        expect(result, want);
+    }
+    let (q, k) = (gpu.alloc(f32, &[2, 4])?, gpu.alloc(f32, &[2, 2])?);
+    let halves = |n| gpu.alloc(bf16, &[2, n]);
+    let weight = weight(8, u64::MAX)?;
+    let good = Qkv { a: &a, weight: &weight, q: &q, k: &k, v: &k.clone(), kv_row: 0, bias: None, norm: None };
+    let (a, q, k, v) = (gpu.alloc(bf16, &[2, 64])?, halves(4)?, halves(1)?, halves(3)?);
+    let odd = Qkv { a: &a, q: &q, k: &k, v: &v, ..good };
+    expect(gpu.run(|r| record_qkv(r, &odd)), "k's columns is 1, needs an even number");
+    Ok(())
 }
 
 #[test]

@@ -236,8 +236,13 @@ impl Weight {
         let rows = (max_bytes.min(gpu.caps().max_binding) / row_bytes)
             .min((1u64 << 31) / k.max(1) as u64)
             .min(n as u64) as usize;
-        // Interleaved pairs of rows (see `gate_up`) stay together.
-        let rows = if rows < n && rows > 1 { rows & !1 } else { rows };
+        // Rows whose sums are stored at once (`spec::sums`) stay together.
+        let rows = match rows {
+            _ if rows == n => rows,
+            4.. => rows & !3,
+            2 | 3 => 2,
+            _ => rows,
+        };
         if rows == 0 {
             let what = format!("{kernel}: one row of [{n}, {k}] {}", format.name());
             let max = max_bytes.min(gpu.caps().max_binding);
@@ -275,7 +280,7 @@ pub(crate) fn arrange_fp4(word: u32) -> u32 {
 }
 
 /// dtypes that activations may have.
-pub(crate) const FLOATS: &[DType] = &[DType::F32, DType::F16];
+pub(crate) const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::Bf16];
 
 #[cfg(test)]
 mod tests {

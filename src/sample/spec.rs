@@ -71,6 +71,8 @@ enum Data {
     AllNan,
     /// Two columns far above all others.
     Far,
+    /// All the same: how many a filter keeps shows in every draw.
+    Equal,
 }
 
 fn cases() -> Vec<Case> {
@@ -106,6 +108,8 @@ fn cases() -> Vec<Case> {
             cases.push(case(Full, dtype, 2, 128_256, Data::Normal, choice));
             cases.push(case(Full, dtype, 1, 262_144, Data::Ties, choice));
             cases.push(case(Full, dtype, 1, 262_143, Data::Normal, choice));
+            // A threshold that is off by 2^-16 draws another column.
+            cases.push(case(Full, dtype, 2, 262_144, Data::Equal, choice));
         }
         for choice in hard {
             for data in all {
@@ -136,6 +140,7 @@ fn case(level: Level, dtype: DType, rows: usize, cols: usize, data: Data, choice
                 *value = match (data, random.below(16)) {
                     (Data::Special, 0..3) | (Data::AllNan, _) => f32::NAN,
                     (Data::Special, 3..6) => f32::NEG_INFINITY,
+                    (Data::Equal, _) => 1.5,
                     (Data::Ties, n) => (n % 4) as f32 * 0.5 - 1.0,
                     (Data::Far, _) if i % cols == cols / 2 || i % cols == cols / 3 => *value + 40_000.0,
                     (Data::Far, _) => *value - 20_000.0,

@@ -22,8 +22,8 @@ pub use weight::SparseWeight;
 
 use crate::error::Result;
 use crate::kernel::{KernelSpec, Launch, Recorder, index32};
-use crate::matmul::{Activation, FLOATS};
-use crate::tensor::Tensor;
+use crate::matmul::Activation;
+use crate::tensor::{DType, Tensor};
 
 /// out\[m, n\] = activation(Σₖ a\[m, k\] · W\[n, k\] + bias\[n\]) + residual\[m, n\].
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,9 @@ impl<'a> SparseLinear<'a> {
         SparseLinear { a, weight, out, bias: None, activation: Activation::None, residual: None }
     }
 }
+
+/// dtypes that activations and outputs may have.
+const FLOATS: &[DType] = &[DType::F32, DType::F16];
 
 /// Records a product with a sparse weight matrix.
 ///
@@ -103,7 +106,8 @@ fn record_with(
         return Ok(());
     }
     let choice = plan::Request { spec, m, a: a.dtype(), out: out.dtype() };
-    let (tier, defines, needs) = recorder.choose(spec, |tier| plan::variant(tier, &choice, weight))?;
+    let (tier, defines, needs) =
+        recorder.choose(spec, |tier| plan::variant(recorder.gpu().caps(), tier, &choice, weight))?;
     for part in weight.parts() {
         // What is absent is never read; the values stand in, as they are never written.
         let (bias, residual) = (bias.unwrap_or(&part.values), residual.unwrap_or(&part.values));

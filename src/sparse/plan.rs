@@ -1,8 +1,12 @@
 //! Which kernel and tile serve a shape. Static tables: nothing is tuned inside a caller's call.
 
-use super::spec::{GEMM_SPARSE, GEMV_SPARSE, GEMV_TILES, GemvTile, Traits, gemm_variant, gemv_variant};
+use super::spec::{
+    GEMM_SPARSE, GEMV_SPARSE, GEMV_TILES, GemvTile, Traits, coop_variant, gemm_variant, gemv_variant,
+};
 use super::weight::SparseWeight;
+use crate::device::Caps;
 use crate::kernel::{Def, Defines, KernelSpec, Needs, Tier};
+use crate::matmul::{choose_coop, coop_groups};
 use crate::tensor::DType;
 
 /// Rows of activations up to which every weight is read once, by `gemv_sparse`.
@@ -25,12 +29,20 @@ pub(super) struct Request {
 
 /// The specialisation for a tier, or why the tier does not serve.
 pub(super) fn variant(
+    caps: &Caps,
     tier: Tier,
     request: &Request,
     weight: &SparseWeight,
 ) -> Result<(Defines, Needs), String> {
     let Request { spec, m, a, out } = *request;
     let traits = Traits { pattern: weight.pattern(), format: weight.format(), dtypes: (a, out) };
+    if tier == Tier::Coop {
+        if a != DType::F16 {
+            return Err("cooperative matrices take f16 activations".to_string());
+        }
+        let tile = choose_coop(caps, m, weight.n())?;
+        return Ok(coop_variant(tile, traits, caps.backend != wgpu::Backend::Metal).into());
+    }
     if spec.name != GEMV_SPARSE.name {
         return Ok(gemm_variant(traits).into());
     }
@@ -57,6 +69,7 @@ pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
     };
     match (define("COLUMNS"), define("THREADS"), define("LANES")) {
         (Some(columns), Some(threads), Some(lanes)) => n.div_ceil(columns * (threads / lanes)) as u64,
+        (None, Some(_), None) => coop_groups(defines, m, n),
         _ => m.div_ceil(64) as u64 * n.div_ceil(64) as u64,
     }
 }

@@ -7,7 +7,7 @@ use crate::format::Format;
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
 };
-use crate::matmul::{DTYPES, weight_defines};
+use crate::matmul::{CoopTile, coop_defines, coop_needs, coop_tiles, weight_defines};
 use crate::tensor::DType;
 
 params! {
@@ -38,7 +38,10 @@ pub static GEMM_SPARSE: KernelSpec = KernelSpec {
     replaces: &["sparse", "sparse_gemm"],
     params: FIELDS,
     bindings: BINDINGS,
-    tiers: &[tier!(Base, "sparse/gemm_sparse.wgsl", gemm_variants)],
+    tiers: &[
+        tier!(Base, "sparse/gemm_sparse.wgsl", gemm_variants),
+        tier!(Coop, "sparse/gemm_sparse_coop.wgsl", coop_variants),
+    ],
     cases: cases::gemm,
 };
 
@@ -55,6 +58,10 @@ pub static GEMV_SPARSE: KernelSpec = KernelSpec {
     ],
     cases: cases::gemv,
 };
+
+/// dtype pairs (a, out).
+const DTYPES: [(DType, DType); 4] =
+    [(DType::F32, DType::F32), (DType::F16, DType::F16), (DType::F16, DType::F32), (DType::F32, DType::F16)];
 
 /// What every specialisation depends on.
 #[derive(Clone, Copy)]
@@ -77,9 +84,9 @@ impl Traits {
         self.dtypes.0 == DType::F16 || self.dtypes.1 == DType::F16
     }
 
-    /// The defines that both kernels share; `units` are the types by which values and positions are loaded.
-    fn defines(&self, units: (&'static str, &'static str)) -> Defines {
-        let mut defines = weight_defines(self.format, self.f16());
+    /// The defines that all kernels share; `units` are the types by which values and positions are loaded.
+    fn defines(&self, units: (&'static str, &'static str), f16: bool) -> Defines {
+        let mut defines = weight_defines(self.format, f16);
         defines.extend(defines![
             TA = Def::Type(self.dtypes.0.wgsl()),
             TO = Def::Type(self.dtypes.1.wgsl()),
@@ -90,6 +97,11 @@ impl Traits {
             INDEX_UNIT = Def::Type(units.1),
         ]);
         defines
+    }
+
+    /// Of those kernels that expand w: how many of eight columns are kept.
+    fn eight_kept(&self) -> u32 {
+        (8 / self.pattern.block() * self.pattern.kept()) as u32
     }
 
     /// Columns that eight kept values stand for.
@@ -151,7 +163,7 @@ pub(super) fn gemv_variant(tier: Tier, traits: Traits, tile: GemvTile, scales: u
     let scratch = THREADS * 16;
     // Two tables save a barrier; beside each other they must fit what every adapter has.
     let buffers = if 2 * table + scratch <= 16 << 10 { 2 } else { 1 };
-    let mut defines = traits.defines(("vec4<u32>", index_unit));
+    let mut defines = traits.defines(("vec4<u32>", index_unit), traits.f16());
     defines.extend(defines![
         SUBGROUP = Def::Flag(tier == Tier::Subgroup),
         THREADS = Def::Num(THREADS),
@@ -178,12 +190,18 @@ pub(super) fn gemv_variant(tier: Tier, traits: Traits, tile: GemvTile, scales: u
 }
 
 pub(super) fn gemm_variant(traits: Traits) -> Variant {
-    let mut defines = traits.defines(("u32", "u32"));
-    let kept = 8 / traits.pattern.block() * traits.pattern.kept();
-    defines.extend(defines![EIGHT_KEPT = Def::Num(kept as u32)]);
+    let mut defines = traits.defines(("u32", "u32"), traits.f16());
+    defines.extend(defines![EIGHT_KEPT = Def::Num(traits.eight_kept())]);
     let needs =
         Needs { f16: traits.f16(), threads: 256, workgroup_storage: 2 * 2048 * 4, ..Needs::default() };
     Variant { defines, needs }
+}
+
+pub(super) fn coop_variant(tile: &CoopTile, traits: Traits, vector_tiles: bool) -> Variant {
+    let mut defines = traits.defines(("u32", "u32"), true);
+    defines.extend(coop_defines(tile, &tile.walk(8, false), vector_tiles));
+    defines.extend(defines![EIGHT_KEPT = Def::Num(traits.eight_kept()), SUMS = Def::Num(1)]);
+    Variant { defines, needs: coop_needs(tile) }
 }
 
 fn gemv_variants(tier: Tier) -> Vec<Variant> {
@@ -197,6 +215,19 @@ fn gemv_variants(tier: Tier) -> Vec<Variant> {
         };
         for &scales in scales {
             all.extend(GEMV_TILES.map(|tile| gemv_variant(tier, traits, tile, scales)));
+        }
+    }
+    all
+}
+
+fn coop_variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    for tile in coop_tiles() {
+        for traits in Traits::all().into_iter().filter(|t| t.dtypes.0 == DType::F16) {
+            all.push(coop_variant(tile, traits, true));
+            if (tile.side, tile.lanes) == (8, 32) {
+                all.push(coop_variant(tile, traits, false)); // Metal
+            }
         }
     }
     all

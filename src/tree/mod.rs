@@ -10,11 +10,19 @@
 //!    sampled tokens, without changing the distribution that they have without drafts.
 //! 4. [`kv::record_move`](crate::kv::record_move) brings the rows of the accepted nodes together in the KV cache.
 
+mod accept;
+mod accept_cases;
 pub mod cpu;
 mod growth;
+mod sampled;
+mod sampled_cases;
 mod spec;
+#[cfg(test)]
+mod tests;
 
+pub use accept::{TREE_ACCEPT, TreeAccept, record_accept};
 pub(crate) use growth::Growth;
+pub use sampled::{MAX_NODES, TREE_SAMPLED, TreeSampled, record_sampled};
 pub use spec::TREE_MASK;
 
 use crate::error::{Error, Result};
@@ -114,7 +122,7 @@ pub fn record_mask(recorder: &mut Recorder<'_, '_>, request: &TreeMask<'_>) -> R
     depths.expect(kernel, "depths", &[DType::U32], &[b, nodes])?;
     index32(kernel, "words of mask", mask.len())?;
     let all = index32(kernel, "nodes of all sequences", parents.len())?;
-    let (tier, defines, needs) = recorder.choose(&TREE_MASK, |_| Ok(spec::variant().into()))?;
+    let (tier, defines, needs) = recorder.choose(&TREE_MASK, |_| Ok(spec::variant(0).into()))?;
     recorder.launch(Launch {
         spec: &TREE_MASK,
         tier,

@@ -18,7 +18,7 @@ pub static TREE_MASK: KernelSpec = KernelSpec {
     replaces: &["tree_attention"],
     params: TreeMaskParams::FIELDS,
     bindings: &[read("parents"), write("mask"), write("depths")],
-    tiers: &[tier!(Base, "tree/tree_mask.wgsl", || vec![variant()])],
+    tiers: &[tier!(Base, "tree/tree_mask.wgsl", || vec![variant(0)])],
     cases,
 };
 
@@ -32,8 +32,9 @@ pub(super) const fn write(name: &'static str) -> Binding {
 
 pub(super) const THREADS: u32 = 64;
 
-pub(super) fn variant() -> Variant {
-    let needs = Needs { threads: THREADS, ..Needs::default() };
+/// With so many bytes of workgroup memory.
+pub(super) fn variant(workgroup_storage: u32) -> Variant {
+    let needs = Needs { workgroup_storage, threads: THREADS, ..Needs::default() };
     Variant { defines: defines![THREADS = Def::Num(THREADS)], needs }
 }
 

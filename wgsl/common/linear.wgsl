@@ -20,47 +20,98 @@ struct Params {
 }
 var<immediate> params: Params;
 //!include "common/packed.wgsl"
-#if ROWS == ragged
-@group(0) @binding(0) var<storage, read> a: array<TA>;
-#else
-@group(0) @binding(0) var<storage, read> a: array<vec4<u32>>;
-#endif
-@group(0) @binding(4) var<storage, read> bias: array<TO>;
+//!include "common/bf16.wgsl"
+@group(0) @binding(0) var<storage, read> a: array<A_UNIT>;
+@group(0) @binding(4) var<storage, read> bias: array<OUT_UNIT>;
 #if SPLIT
-@group(0) @binding(5) var<storage, read_write> out: array<TO>;
-@group(0) @binding(6) var<storage, read_write> out_k: array<TO>;
-@group(0) @binding(7) var<storage, read_write> out_v: array<TO>;
+@group(0) @binding(5) var<storage, read_write> out: array<OUT_UNIT>;
+@group(0) @binding(6) var<storage, read_write> out_k: array<OUT_UNIT>;
+@group(0) @binding(7) var<storage, read_write> out_v: array<OUT_UNIT>;
 #else
-@group(0) @binding(5) var<storage, read> aux: array<TO>;
-@group(0) @binding(6) var<storage, read_write> out: array<TO>;
+@group(0) @binding(5) var<storage, read> aux: array<OUT_UNIT>;
+@group(0) @binding(6) var<storage, read_write> out: array<OUT_UNIT>;
 #endif
 
-#if PAIR
-// Rows of w alternate between gate and up: two neighbouring sums make one output, act(gate) · up.
-fn finish_pair(gate: f32, up: f32, m: u32, n: u32) {
-    let at = (params.out_row + m) * params.n_all + (params.n_first + n) / 2u;
-    out[at] = TO(activate(gate, params.activation) * up);
-}
+// What is stored at once: an output, or a word of two in bf16. SUMS sums make it, from a multiple of SUMS rows of w on. All rows
+// of w that there are is a multiple of it too.
+#if TO == bf16
+const IN_UNIT = 2u;
+fn stored(unit: OUT_UNIT, index: u32) -> f32 { return bf16_of(unit, index); }
 #else
-// Finishes and stores the sum for row `m` of a and row `n` of this part of w. The caller has checked both.
-fn finish(sum: f32, m: u32, n: u32) {
+const IN_UNIT = 1u;
+fn stored(unit: OUT_UNIT, index: u32) -> f32 { return f32(unit); }
+#endif
+#if SUMS == 4
+alias Sums = vec4<f32>;
+#elif SUMS == 2
+alias Sums = vec2<f32>;
+#else
+alias Sums = f32;
+#endif
+
+// Finishes and stores the sums for row `m` of a and SUMS rows of this part of w from `n` on. The caller has checked both.
+fn finish(sums: Sums, m: u32, n: u32) {
+#if PAIR
+    // Rows of w alternate between gate and up: two neighbouring sums make one output.
+    let column = (params.n_first + n) / 2u;
+#if TO == bf16
+    store(bf16_word(vec2<f32>(gated(sums.xy), gated(sums.zw))), m, column);
+#else
+    store(OUT_UNIT(gated(sums)), m, column);
+#endif
+#else
     let column = params.n_first + n;
+#if TO == bf16
+    store(bf16_word(vec2<f32>(output(sums.x, m, column), output(sums.y, m, column + 1u))), m, column);
+#else
+    store(OUT_UNIT(output(sums, m, column)), m, column);
+#endif
+#endif
+}
+
+// The same for four sums, as far as there are so many rows of w.
+fn finish_four(sums: vec4<f32>, m: u32, n: u32) {
+#if SUMS == 4
+    if n < params.n { finish(sums, m, n); }
+#elif SUMS == 2
+    if n < params.n { finish(sums.xy, m, n); }
+    if n + 2u < params.n { finish(sums.zw, m, n + 2u); }
+#else
+#for j 4
+    if n + {j}u < params.n { finish(sums[{j}], m, n + {j}u); }
+#endfor
+#endif
+}
+
+#if PAIR
+fn gated(sums: vec2<f32>) -> f32 { return activate(sums.x, params.activation) * sums.y; }
+#else
+fn output(sum: f32, m: u32, column: u32) -> f32 {
     var value = sum * params.scale;
-    if (params.flags & 1u) != 0u { value += f32(bias[column]); }
+    if (params.flags & 1u) != 0u { value += stored(bias[column / IN_UNIT], column); }
     value = activate(value, params.activation);
+#if !SPLIT
+    if (params.flags & 2u) != 0u {
+        let at = m * params.n_all + column;
+        value += stored(aux[at / IN_UNIT], at);
+    }
+#endif
+    return value;
+}
+#endif
+
+fn store(unit: OUT_UNIT, m: u32, column: u32) {
 #if SPLIT
     if column < params.q_end {
-        out[(params.out_row + m) * params.q_end + column] = TO(value);
+        out[((params.out_row + m) * params.q_end + column) / IN_UNIT] = unit;
     } else if column < params.k_end {
         let width = params.k_end - params.q_end;
-        out_k[(params.kv_row + m) * width + column - params.q_end] = TO(value);
+        out_k[((params.kv_row + m) * width + column - params.q_end) / IN_UNIT] = unit;
     } else {
         let width = params.n_all - params.k_end;
-        out_v[(params.kv_row + m) * width + column - params.k_end] = TO(value);
+        out_v[((params.kv_row + m) * width + column - params.k_end) / IN_UNIT] = unit;
     }
 #else
-    if (params.flags & 2u) != 0u { value += f32(aux[m * params.n_all + column]); }
-    out[(params.out_row + m) * params.n_all + column] = TO(value);
+    out[((params.out_row + m) * params.n_all + column) / IN_UNIT] = unit;
 #endif
 }
-#endif

@@ -3,7 +3,6 @@
 struct Fetched {
     values: vec2<u32>,  // words that hold the kept values
     bits: u32,          // their positions, from bit 0 up
-    scale: f32,
 }
 
 fn fetch_eight(row: u32, k: u32) -> Fetched {
@@ -21,11 +20,11 @@ fn fetch_eight(row: u32, k: u32) -> Fetched {
     let low = indices[row * params.index_words + word];
     let high = indices[row * params.index_words + min(word + 1u, params.index_words - 1u)];
     let bits = (low >> (bit % 32u)) | select(0u, high << ((32u - bit) % 32u), bit % 32u != 0u);
-    return Fetched(values, bits, scale_at(row, k));
+    return Fetched(values, bits);
 }
 
-// The kept values of the eight columns, scaled; `k` as for fetch_eight.
-fn kept_values(from_: Fetched, k: u32) -> vec4<f32> {
+// The kept values of the eight columns, scaled; `k` as for fetch_eight, or less by a multiple of 32.
+fn kept_values(from_: Fetched, k: u32, scale: f32) -> vec4<f32> {
 #if WEIGHT == f16
     return vec4<f32>(unpack2x16float(from_.values.x), unpack2x16float(from_.values.y));
 #else
@@ -33,13 +32,12 @@ fn kept_values(from_: Fetched, k: u32) -> vec4<f32> {
     let first = k / 8u * EIGHT_KEPT % 8u;
     var four = select(all.lo, all.hi, first >= 4u);
     if EIGHT_KEPT == 2u { four = select(four, four.zwzw, first % 4u == 2u); }
-    let scale = from_.scale * CODE_UNIT;
-    return fma(four, vec4<f32>(scale), vec4<f32>(-FIXED_ZERO * from_.scale));
+    return fma(four, vec4<f32>(scale * CODE_UNIT), vec4<f32>(-FIXED_ZERO * scale));
 #endif
 }
 
-fn expand_eight(from_: Fetched, k: u32) -> Eight {
-    let v = kept_values(from_, k);
+fn expand_eight(from_: Fetched, k: u32, scale: f32) -> Eight {
+    let v = kept_values(from_, k, scale);
     var lo = vec4<f32>();
     var hi = vec4<f32>();
 #for j EIGHT_KEPT

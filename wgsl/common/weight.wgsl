@@ -5,8 +5,17 @@
 // through the subnormal halves q·2⁻²⁴ and FP4 through the halves v·2⁻¹⁴: two masks put a pair of codes into the two halves of a
 // word and unpack2x16float, which every GPU does in hardware, converts both. No table, no sign extension.
 //
+// HALVES adds half_weights() for fp4 and int4.
 // Needs WEIGHT (a format), CODES (its block), SCALE_FORMAT = none|f16|e8m0|e4m3, STORED_ZEROS, QUANTISED, PACKET.
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
+#if HALVES
+// Weights 0, 4, 1, 5 and 2, 6, 3, 7 of a chunk, finished: a product of two halves rounds once, as it would by way of f32, which
+// takes twice the work. Codes j and j + 4 lie in one word, and in which order K is summed does not matter.
+struct Halves { lo: vec4<f16>, hi: vec4<f16> }
+fn halves_of(words: vec2<u32>) -> vec4<f16> {
+    return vec4<f16>(vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y)));
+}
+#endif
 
 #if WEIGHT == f32
 struct Packet { lo: vec4<u32>, hi: vec4<u32> }

@@ -2,13 +2,14 @@
 // columns, THREADS apart: the threads that share a packet load the same 16 bytes, which the cache serves once, and
 // a warp stores whole cache lines, 16 bytes a thread. (Threads with a packet each would store far apart: a quarter of
 // the speed.) Chunks never cross a group, as groups are multiples of 16.
-// ROWS: ragged (any K: scalar stores), padded (K a multiple of 8), flat (no padding between the rows of w and no group as
+// ROWS: ragged (any K, in bf16 any even K: small stores), padded (K a multiple of 8), flat (no padding between the rows of w and no group as
 // long as one: the host passes the part as a single row, which saves the divisions).
 #if NEEDS_F16
 enable f16;
 #endif
 //!include "common/grid.wgsl"
 //!include "common/weight.wgsl"
+//!include "common/bf16.wgsl"
 
 struct Params {
     n: u32,             // rows of this part of w
@@ -54,11 +55,22 @@ fn locate(chunk: u32) -> Chunk {
 fn store(value: Eight, place: Chunk) {
     let at = params.first + place.row * params.k + place.k;
 #if ROWS == ragged
+#if OUT == bf16
+    // K is even, so that words do not span rows.
+#for i 2
+    if place.k + 2u * {i}u < params.k { out[at / 2u + {i}u] = bf16_word(vec2<f32>(value.lo[2 * {i}], value.lo[2 * {i} + 1])); }
+    if place.k + 2u * {i}u + 4u < params.k { out[at / 2u + {i}u + 2u] = bf16_word(vec2<f32>(value.hi[2 * {i}], value.hi[2 * {i} + 1])); }
+#endfor
+#else
 #for i 4
     if place.k + {i}u < params.k { out[at + {i}u] = OUT_UNIT(value.lo[{i}]); }
     if place.k + {i}u + 4u < params.k { out[at + {i}u + 4u] = OUT_UNIT(value.hi[{i}]); }
 #endfor
-#elif NEEDS_F16
+#endif
+#elif OUT == bf16
+    let low = vec2<u32>(bf16_word(value.lo.xy), bf16_word(value.lo.zw));
+    out[at / 8u] = vec4<u32>(low, bf16_word(value.hi.xy), bf16_word(value.hi.zw));
+#elif OUT == f16
     // Two vec4<f16> would be two stores.
     let low = vec2<u32>(pack2x16float(value.lo.xy), pack2x16float(value.lo.zw));
     out[at / 8u] = vec4<u32>(low, pack2x16float(value.hi.xy), pack2x16float(value.hi.zw));

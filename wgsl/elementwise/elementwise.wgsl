@@ -1,4 +1,5 @@
-// Elementwise kernels over flat tensors of any length: out = a + b, a · b, or a · scale in another dtype.
+// Elementwise kernels over flat tensors of any length: out = a + b, a · b, a · scale in another dtype, or a bent
+// into ±scale.
 // One thread a unit of WIDTH neighbouring elements; nothing is reused, so the only aim is whole cache lines in flight.
 // All tensors are bound read_write because out may be a.
 #if T == f16
@@ -27,6 +28,10 @@ fn main(
     out[at] = OUT_UNIT(VALUE(a[at]) + VALUE(b[at]));
 #elif OP == mul
     out[at] = OUT_UNIT(VALUE(a[at]) * VALUE(b[at]));
+#elif OP == soft_cap
+    // Past ±10 tanh is ±1 in f32, and some implementations overflow.
+    let bent = tanh(clamp(VALUE(a[at]) / params.scale, VALUE(-10.0), VALUE(10.0)));
+    out[at] = OUT_UNIT(bent * params.scale);
 #else
     out[at] = OUT_UNIT(VALUE(a[at]) * params.scale);
 #endif

@@ -40,7 +40,7 @@ fn main(
     let at = k_in * TILE + row;
     for (var k0 = 0u; k0 < params.k; k0 += STEP) {
         let k = k0 + k_in;
-        let x = widen(load_eight(row_a, k));
+        let x = widen(load_eight(row_a, k), k);
         let v = weight_eight(row_w, k);
         workgroupBarrier();
         for (var i = 0u; i < 4u; i++) {
@@ -63,16 +63,6 @@ fn main(
     }
     for (var i = 0u; i < 4u; i++) {
         let m = m0 + tm * 4u + i;
-#if PAIR
-        for (var j = 0u; j < 4u; j += 2u) {
-            let n = n0 + tn * 4u + j;
-            if m < params.m && n < params.n { finish_pair(sum[i][j], sum[i][j + 1u], m, n); }
-        }
-#else
-        for (var j = 0u; j < 4u; j++) {
-            let n = n0 + tn * 4u + j;
-            if m < params.m && n < params.n { finish(sum[i][j], m, n); }
-        }
-#endif
+        if m < params.m { finish_four(sum[i], m, n0 + tn * 4u); }
     }
 }

@@ -60,8 +60,7 @@ fn load{i}(start: u32, c: u32, width: u32) -> vec4<f32> {
 #if !WIDE{i}
 fn element{i}(at: u32) -> f32 {
 #if KIND{i} == bf16
-    let word = fetch{i}(at >> 1u);
-    return bitcast<f32>(select(word << 16u, word & 0xffff0000u, (at & 1u) == 1u));
+    return bf16_of(fetch{i}(at >> 1u), at);
 #else
     return f32(fetch{i}(at));
 #endif
@@ -151,8 +150,8 @@ fn finish(sums: vec4<f32>, batch: u32, m: u32, n: u32) {
     x = vec4(activate(x.x, kind), activate(x.y, kind), activate(x.z, kind), activate(x.w, kind));
     if (params.flags & 2u) != 0u { x += load3(row, n, params.n); }
 #if KIND3 == bf16
-    let low = bf16_bits(x.x) | (bf16_bits(x.y) << 16u);
-    let high = bf16_bits(x.z) | (bf16_bits(x.w) << 16u);
+    let low = bf16_word(x.xy);
+    let high = bf16_word(x.zw);
 #if WIDE3
     out[(row + n) / 4u] = vec2(low, high);
 #else

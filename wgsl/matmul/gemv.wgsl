@@ -67,13 +67,13 @@ fn main(place: Place) {
 #endif
 #for m ROWS_A
 #if NORM
-            let raw_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u));
+            let raw_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u), k0 + {h}u * 8u);
             squares_{m} = dot_eight(raw_{h}_{m}, raw_{h}_{m}, squares_{m});
             let x_{h}_{m} = times(raw_{h}_{m}, gains_{h});
 #elif ROWS == exact
-            let x_{h}_{m} = widen(load_whole_eight(row_a_{m}, k0, {h}u));
+            let x_{h}_{m} = widen(load_whole_eight(row_a_{m}, k0, {h}u), k0);
 #else
-            let x_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u));
+            let x_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u), k0 + {h}u * 8u);
 #endif
             if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
 #endfor
@@ -105,16 +105,7 @@ fn main(place: Place) {
 #endfor
 #endif
     if lane.thread == 0u && {m}u < params.m {
-#if PAIR
-        if first < params.n { finish_pair(all_0_{m}, all_1_{m}, {m}u, first); }
-#if COLUMNS == 4
-        if first + 2u < params.n { finish_pair(all_2_{m}, all_3_{m}, {m}u, first + 2u); }
-#endif
-#else
-#for c COLUMNS
-        if first + {c}u < params.n { finish(all_{c}_{m}, {m}u, first + {c}u); }
-#endfor
-#endif
+        finish_four(vec4<f32>(all_0_{m}, all_1_{m}, all_2_{m}, all_3_{m}), {m}u, first);
     }
 #endfor
 }
@@ -135,6 +126,7 @@ fn span_group(packet: u32, span: u32) -> u32 {
     return scale_group(packet * PACKET + span * (PACKET / SPANS));
 }
 
+// For thread 0 the sum over the workgroup.
 fn group_sum(value: f32, lane: Lane) -> f32 {
     workgroupBarrier();
     partial[lane.thread] = value;
@@ -142,5 +134,5 @@ fn group_sum(value: f32, lane: Lane) -> f32 {
         workgroupBarrier();
         if lane.thread < step { partial[lane.thread] += partial[lane.thread + step]; }
     }
-    return partial[0]; // read by thread 0 only, which wrote it
+    return partial[lane.thread]; // thread 0's is the sum; the others may not read it as it is written
 }

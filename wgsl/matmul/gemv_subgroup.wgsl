@@ -58,16 +58,17 @@ fn main(place: Place) {
 #endfor
 #endfor
 #for h SPAN_CHUNKS
+            let k_{h} = packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u;
 #if NORM
-            let gains_{h} = gamma_eight(packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u);
+            let gains_{h} = gamma_eight(k_{h});
 #endif
 #for m ROWS_A
 #if NORM
-            let raw_{h}_{m} = widen(load_eight(row_a_{m}, packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u));
+            let raw_{h}_{m} = widen(load_eight(row_a_{m}, k_{h}), k_{h});
             squares_{m} = dot_eight(raw_{h}_{m}, raw_{h}_{m}, squares_{m});
             let x_{h}_{m} = times(raw_{h}_{m}, gains_{h});
 #else
-            let x_{h}_{m} = widen(load_eight(row_a_{m}, packet * PACKET + ({s}u * SPAN_CHUNKS + {h}u) * 8u));
+            let x_{h}_{m} = widen(load_eight(row_a_{m}, k_{h}), k_{h});
 #endif
             if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
 #endfor
@@ -113,9 +114,13 @@ fn main(place: Place) {
     let v = lane.thread;
     let column = v / ROWS_A;
     let m = v % ROWS_A;
-    if v < VALUES && first + column < params.n && m < params.m {
-#if PAIR
-        if column % 2u == 0u { finish_pair(sum_of(v, lane), sum_of(v + ROWS_A, lane), m, first + column); }
+    if v < VALUES && column % SUMS == 0u && first + column < params.n && m < params.m {
+#if SUMS == 4
+        let low = vec2<f32>(sum_of(v, lane), sum_of(v + ROWS_A, lane));
+        let high = vec2<f32>(sum_of(v + 2u * ROWS_A, lane), sum_of(v + 3u * ROWS_A, lane));
+        finish(vec4<f32>(low, high), m, first + column);
+#elif SUMS == 2
+        finish(vec2<f32>(sum_of(v, lane), sum_of(v + ROWS_A, lane)), m, first + column);
 #else
         finish(sum_of(v, lane), m, first + column);
 #endif

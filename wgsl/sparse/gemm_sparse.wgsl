@@ -40,11 +40,12 @@ fn main(
     var x_0 = load_quad(row_a, k_in);
     var x_1 = load_quad(row_a, k_in + 4u);
     var fetched = fetch_eight(row_w, k_in);
+    var scale = scale_at(row_w, k_in);
     for (var k0 = 0u; k0 < params.k; k0 += STEP) {
         let k = k0 + k_in;
         let lo = inside(x_0, k);
         let hi = inside(x_1, k + 4u);
-        let v = expand_eight(fetched, k);
+        let v = expand_eight(fetched, k, scale);
         workgroupBarrier();
 #for i 4
         tile_a[at + {i}u * TILE] = lo[{i}];
@@ -56,6 +57,7 @@ fn main(
         x_0 = load_quad(row_a, k + STEP);
         x_1 = load_quad(row_a, k + STEP + 4u);
         fetched = fetch_eight(row_w, k + STEP);
+        scale = scale_at(row_w, k + STEP);
         for (var i = 0u; i < STEP; i++) {
             let xa = i * TILE + tm;
             let wa = i * TILE + tn;

@@ -8,3 +8,11 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     let e37 = unpack2x16float((q >> 12u) & 0x000f000fu);
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
+#if HALVES
+// With the bits of 1024 before it a nibble q is the half 1024 + q.
+fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
+    let q = ((vec4<u32>(p[chunk]) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(0x000f000fu)) | vec4<u32>(0x64006400u);
+    let zero = vec4<f16>(f16(1024.0 + FIXED_ZERO));
+    return Halves((halves_of(q.xy) - zero) * scale, (halves_of(q.zw) - zero) * scale);
+}
+#endif

@@ -1,0 +1,10 @@
+// Nibbles (int4, int4z) through the subnormal halves q·2⁻²⁴.
+constant constexpr float CODE_UNIT = 16777216.0f;
+inline Eight decode(Packet p, uint chunk) {
+    uint q = p[chunk];
+    float2 e04 = halves(q & 0x000f000fu);
+    float2 e15 = halves((q >> 4u) & 0x000f000fu);
+    float2 e26 = halves((q >> 8u) & 0x000f000fu);
+    float2 e37 = halves((q >> 12u) & 0x000f000fu);
+    return Eight{float4(e04.x, e15.x, e26.x, e37.x), float4(e04.y, e15.y, e26.y, e37.y)};
+}

@@ -1,0 +1,357 @@
+//! Which kernel and tile serve a number of rows M of activations: the one place of that choice. Static tables, a column a class of
+//! devices: nothing is tuned inside a caller's call. What was measured, and what not yet, is in `docs/performance.md`.
+
+use super::{GEMM, QGEMM, QGEMV};
+use crate::device::Caps;
+use crate::format::Format;
+use crate::kernel::{KernelSpec, Tier};
+use crate::tensor::DType;
+
+/// Rows of activations up to which every weight is read once, by `qgemv`.
+pub(super) const MAX_GEMV_ROWS: usize = 8;
+
+pub(super) fn kernel_for(m: usize, format: Format) -> &'static KernelSpec {
+    match (m <= MAX_GEMV_ROWS, format.is_quantised()) {
+        (true, _) => &QGEMV,
+        (false, true) => &QGEMM,
+        (false, false) => &GEMM,
+    }
+}
+
+/// How a workgroup of a gemv kernel divides its work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct GemvTile {
+    /// Rows of a: M rounded up to a power of two.
+    pub rows: u32,
+    /// Rows of w.
+    pub columns: u32,
+    pub threads: u32,
+}
+
+/// For the Base tier.
+const GEMV_BASE_TILES: [GemvTile; 4] =
+    [gemv_tile(1, 4, 64), gemv_tile(2, 4, 64), gemv_tile(4, 4, 64), gemv_tile(8, 4, 64)];
+/// For the Subgroup tier, by rows of a and rising threads.
+const GEMV_TILES: [GemvTile; 10] = [
+    gemv_tile(1, 8, 32),
+    gemv_tile(1, 8, 64),
+    gemv_tile(1, 8, 128),
+    gemv_tile(1, 8, 256),
+    gemv_tile(2, 8, 64),
+    gemv_tile(2, 8, 128),
+    gemv_tile(4, 4, 64),
+    gemv_tile(4, 4, 128),
+    gemv_tile(8, 4, 64),
+    gemv_tile(8, 4, 128),
+];
+
+/// For the Msl tier: two SIMD-groups that take half of the columns each.
+const GEMV_MSL_TILES: [GemvTile; 4] =
+    [gemv_tile(1, 8, 64), gemv_tile(2, 8, 64), gemv_tile(4, 8, 64), gemv_tile(8, 8, 64)];
+
+/// Those of a tier.
+pub(super) fn gemv_tiles(tier: Tier) -> &'static [GemvTile] {
+    match tier {
+        Tier::Base => &GEMV_BASE_TILES,
+        Tier::Msl => &GEMV_MSL_TILES,
+        _ => &GEMV_TILES,
+    }
+}
+
+const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
+    GemvTile { rows, columns, threads }
+}
+
+/// The tile for `m` ≤ 8 rows and a weight of `n` rows of so many packets. How many threads of the Subgroup tier walk a row of w,
+/// as measured on an H200: few where there are workgroups enough to fill the GPU (dense rows are long and fewer threads then
+/// walk them in more steps), else enough for a packet each.
+pub(super) fn choose_gemv(tier: Tier, m: usize, n: usize, packets: usize, quantised: bool) -> GemvTile {
+    let tiles = gemv_tiles(tier);
+    let columns = smallest(tiles, m, 0).columns as usize;
+    let threads = match (n / columns >= 1000, quantised) {
+        (true, false) => 32,
+        (true, true) => 64,
+        (false, _) => packets.next_power_of_two() as u32,
+    };
+    // The other tiers have one tile for a number of rows.
+    smallest(tiles, m, threads)
+}
+
+/// The tile for `m` rows with the fewest threads from `threads` on, else the one with most.
+fn smallest(tiles: &[GemvTile], m: usize, threads: u32) -> GemvTile {
+    let rows = m.next_power_of_two() as u32;
+    let mut of_rows = tiles.iter().filter(|t| t.rows == rows);
+    let enough = of_rows.clone().find(|t| t.threads >= threads);
+    *enough.or_else(|| of_rows.next_back()).unwrap_or(&tiles[0])
+}
+
+/// A tiling of the `Coop` tier; see `wgsl/matmul/gemm_coop.wgsl`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CoopTile {
+    pub side: u32,
+    pub lanes: u32,
+    /// Subgroups of a workgroup, down, across and along K.
+    pub grid: (u32, u32, u32),
+    /// Matrices of a subgroup, down and across.
+    pub frags: (u32, u32),
+    /// Of a step.
+    pub k: u32,
+    /// Packets of w that each thread has in flight, at least; those of one step are always.
+    pub ahead: u32,
+}
+
+impl CoopTile {
+    pub const fn m(&self) -> usize {
+        (self.grid.0 * self.frags.0 * self.side) as usize
+    }
+    pub const fn n(&self) -> usize {
+        (self.grid.1 * self.frags.1 * self.side) as usize
+    }
+    pub const fn threads(&self) -> u32 {
+        self.grid.0 * self.grid.1 * self.grid.2 * self.lanes
+    }
+    /// Two f16 tiles with rows padded by 8 halves, and one f32 matrix a subgroup.
+    pub const fn workgroup_storage(&self) -> u32 {
+        (self.m() + self.n()) as u32 * (self.k + 8) * 2
+            + self.threads() / self.lanes * self.side * self.side * 4
+    }
+    /// How threads take w, whose packets hold so many elements, of two groups if `split`.
+    pub fn walk(&self, packet: u32, split: bool) -> Walk {
+        let share = self.n() as u32 * self.k / self.threads();
+        let each = share.min(packet);
+        let items = share / each;
+        let span = if split { each.min(16) } else { each };
+        Walk { each, items, span, depth: (self.ahead / items).max(1) }
+    }
+    fn fits(&self, caps: &Caps) -> bool {
+        self.workgroup_storage() <= caps.max_workgroup_storage && self.threads() <= caps.max_workgroup_threads
+    }
+}
+
+/// A thread's share of a step of w.
+pub(crate) struct Walk {
+    /// Elements that it loads at once: a packet, or a part of one.
+    pub each: u32,
+    /// How often.
+    pub items: u32,
+    /// Those of `each` that share a scale.
+    pub span: u32,
+    /// Steps that it loads ahead.
+    pub depth: u32,
+}
+
+const fn coop(
+    (side, lanes): (u32, u32),
+    grid: (u32, u32, u32),
+    frags: (u32, u32),
+    k: u32,
+    ahead: u32,
+) -> CoopTile {
+    CoopTile { side, lanes, grid, frags, k, ahead }
+}
+
+/// Matrices of side 16 and subgroups of 32 lanes, NVIDIA's. Up to 64 rows loads bound the time: 4 MB must be in flight at 4.2 TB/s and
+/// a microsecond of latency, so some hundred workgroups of 256 threads have two to four packets each on their way, and
+/// subgroups share outputs along K. Beyond, matrix operations bound it, and large tiles make most of what is loaded.
+const SIDE_16: (u32, u32) = (16, 32);
+static FEW_16: [CoopTile; 2] =
+    [coop(SIDE_16, (1, 2, 4), (1, 2), 128, 4), coop(SIDE_16, (1, 1, 8), (1, 2), 256, 2)];
+static FEW_32: [CoopTile; 2] =
+    [coop(SIDE_16, (1, 2, 4), (2, 2), 128, 4), coop(SIDE_16, (1, 1, 8), (2, 2), 256, 2)];
+static FEW_64: [CoopTile; 2] =
+    [coop(SIDE_16, (1, 2, 4), (4, 2), 128, 2), coop(SIDE_16, (2, 1, 4), (2, 2), 128, 2)];
+static MANY: [CoopTile; 3] = [
+    coop(SIDE_16, (4, 2, 1), (4, 4), 32, 1),
+    coop(SIDE_16, (2, 4, 1), (4, 2), 64, 1),
+    coop(SIDE_16, (2, 2, 1), (2, 2), 64, 1),
+];
+/// Subgroups of 64 lanes, AMD's.
+const WAVE_64: (u32, u32) = (16, 64);
+static WAVE_FEW: [CoopTile; 1] = [coop(WAVE_64, (1, 1, 4), (1, 2), 128, 2)];
+static WAVE_MANY: [CoopTile; 2] =
+    [coop(WAVE_64, (2, 2, 1), (4, 4), 32, 1), coop(WAVE_64, (2, 2, 1), (2, 2), 32, 1)];
+/// Matrices of side 8, Apple's.
+const SIDE_8: (u32, u32) = (8, 32);
+static SIDE_8_FEW: [CoopTile; 1] = [coop(SIDE_8, (1, 2, 4), (2, 2), 128, 2)];
+static SIDE_8_MANY: [CoopTile; 2] =
+    [coop(SIDE_8, (2, 2, 1), (4, 4), 32, 1), coop(SIDE_8, (2, 2, 1), (2, 2), 32, 1)];
+/// Matrices of side 8 and subgroups of 8 lanes, Mesa's on a CPU: there to be tested.
+const SOFTWARE: (u32, u32) = (8, 8);
+static SOFTWARE_FEW: [CoopTile; 1] = [coop(SOFTWARE, (1, 2, 4), (2, 2), 64, 2)];
+static SOFTWARE_MANY: [CoopTile; 2] =
+    [coop(SOFTWARE, (2, 2, 1), (4, 4), 32, 1), coop(SOFTWARE, (2, 2, 1), (2, 2), 32, 1)];
+
+/// Rows of activations up to which these tiles serve; the largest first.
+type Row = (usize, &'static [CoopTile]);
+
+/// The choice by class of device, that is (side, lanes), and by rows.
+static COOP: &[((u32, u32), &[Row])] = &[
+    (
+        SIDE_16,
+        &[
+            (16, &FEW_16),
+            (32, &FEW_32),
+            (64, &FEW_64),
+            (95, MANY.split_at(2).1),
+            (191, MANY.split_at(1).1),
+            (usize::MAX, &MANY),
+        ],
+    ),
+    (WAVE_64, &[(16, &WAVE_FEW), (95, WAVE_MANY.split_at(1).1), (usize::MAX, &WAVE_MANY)]),
+    (SIDE_8, &[(16, &SIDE_8_FEW), (47, SIDE_8_MANY.split_at(1).1), (usize::MAX, &SIDE_8_MANY)]),
+    (SOFTWARE, &[(16, &SOFTWARE_FEW), (47, SOFTWARE_MANY.split_at(1).1), (usize::MAX, &SOFTWARE_MANY)]),
+];
+
+/// Every tile of the table.
+pub(crate) fn coop_tiles() -> Vec<&'static CoopTile> {
+    let mut all: Vec<&CoopTile> = Vec::new();
+    for tile in COOP.iter().flat_map(|(_, rows)| rows.iter()).flat_map(|(_, tiles)| tiles.iter()) {
+        if !all.contains(&tile) {
+            all.push(tile);
+        }
+    }
+    all
+}
+
+/// Workgroups that give every one of some hundred cores work.
+const BUSY: usize = 96;
+
+/// The largest tile of the row of the table that keeps the GPU busy, else its smallest, within the adapter's limits.
+pub(crate) fn choose_coop(caps: &Caps, m: usize, n: usize) -> Result<&'static CoopTile, String> {
+    let (side, lanes) = (caps.coop_side.unwrap_or(0), caps.subgroup_size);
+    let none = || format!("no tile for matrices of side {side} and subgroups of {lanes} lanes");
+    let (_, rows) = COOP.iter().find(|(class, _)| *class == (side, lanes)).ok_or_else(none)?;
+    let tiles = rows.iter().find(|(most, _)| m <= *most).map_or(&[][..], |(_, tiles)| tiles);
+    let mut fitting = tiles.iter().filter(|t| t.fits(caps));
+    let busy = |t: &&CoopTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= BUSY;
+    fitting.clone().find(busy).or_else(|| fitting.next_back()).ok_or_else(none)
+}
+
+/// A tiling of the `Msl` tier: SIMD-groups in two rows of two, K in steps of `k`.
+pub(super) struct MslTile {
+    /// Whether it holds floats, not halves.
+    pub floats: bool,
+    /// Matrices of a SIMD-group, down and across.
+    pub frags: (u32, u32),
+    pub k: u32,
+}
+
+/// Largest first for each kind of elements.
+pub(super) const MSL_TILES: &[MslTile] = &[
+    MslTile { floats: false, frags: (4, 4), k: 32 },
+    MslTile { floats: false, frags: (2, 2), k: 32 },
+    MslTile { floats: true, frags: (4, 4), k: 16 },
+    MslTile { floats: true, frags: (2, 2), k: 32 },
+];
+
+impl MslTile {
+    pub fn m(&self) -> usize {
+        2 * 8 * self.frags.0 as usize
+    }
+    pub fn n(&self) -> usize {
+        2 * 8 * self.frags.1 as usize
+    }
+    /// Two pairs of tiles, their rows padded by 16 bytes.
+    pub fn workgroup_storage(&self) -> u32 {
+        let size = if self.floats { 4 } else { 2 };
+        2 * (self.m() + self.n()) as u32 * (self.k * size + 16)
+    }
+}
+
+/// Tiles hold halves where these hold what is multiplied: weights of 32 bits and bf16 do not fit them.
+pub(super) fn holds_floats(format: Format, a: DType) -> bool {
+    a != DType::F16 || matches!(format, Format::F32 | Format::Bf16)
+}
+
+/// The large tile where it gives every one of some tens of cores work and its rows are mostly used. Not measured yet.
+pub(super) fn choose_msl(m: usize, n: usize, floats: bool) -> &'static MslTile {
+    let busy = |t: &&MslTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= 64 && 4 * m >= 3 * t.m();
+    let mut fitting = MSL_TILES.iter().filter(|t| t.floats == floats);
+    fitting.clone().find(busy).or_else(|| fitting.next_back()).unwrap_or(&MSL_TILES[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Gpu;
+
+    /// An adapter of the class, with the least that those have.
+    fn caps((side, lanes): (u32, u32)) -> Caps {
+        let mut caps = Gpu::new().expect("an adapter").caps().clone();
+        (caps.coop_side, caps.subgroup_size) = (Some(side), lanes);
+        caps.max_workgroup_storage = if side == 16 { 48 << 10 } else { 32 << 10 };
+        caps.max_workgroup_threads = 256;
+        caps
+    }
+
+    #[test]
+    fn kernels_change_at_nine_rows() {
+        for (m, format, want) in [
+            (0, Format::F16, "qgemv"),
+            (1, Format::F16, "qgemv"),
+            (8, Format::Int4, "qgemv"),
+            (9, Format::Int4, "qgemm"),
+            (9, Format::Bf16, "gemm"),
+        ] {
+            assert_eq!(kernel_for(m, format).name, want, "{m}");
+        }
+    }
+
+    #[test]
+    fn gemv_tiles_change_at_powers_of_two() {
+        for tier in [Tier::Base, Tier::Subgroup, Tier::Msl] {
+            let rows = |m| choose_gemv(tier, m, 14336, 128, true).rows;
+            assert_eq!([1, 2, 3, 4, 5, 8].map(rows), [1, 2, 4, 4, 8, 8]);
+        }
+        let threads = |n, packets, quantised| choose_gemv(Tier::Subgroup, 1, n, packets, quantised).threads;
+        assert_eq!([7999, 8000].map(|n| threads(n, 128, true)), [128, 64]);
+        assert_eq!([7999, 8000].map(|n| threads(n, 512, false)), [256, 32]);
+        assert_eq!([1, 32, 33, 64, 65, 129].map(|p| threads(8, p, true)), [32, 32, 64, 64, 128, 256]);
+    }
+
+    #[test]
+    fn coop_tiles_change_where_the_table_says() {
+        let side = |class, m, n| choose_coop(&caps(class), m, n).map(|t| (t.m(), t.n(), t.grid.2));
+        for (m, n, want) in [
+            (9, 14336, (16, 64, 4)),
+            (16, 14336, (16, 64, 4)),
+            (16, 6145, (16, 64, 4)),
+            (16, 6080, (16, 32, 8)), // 95 tiles of 64
+            (17, 14336, (32, 64, 4)),
+            (32, 4096, (32, 32, 8)),
+            (33, 14336, (64, 64, 4)),
+            (64, 4096, (64, 32, 4)),
+            (65, 14336, (64, 64, 1)),
+            (95, 14336, (64, 64, 1)),
+            (96, 14336, (128, 128, 1)),
+            (191, 14336, (128, 128, 1)),
+            (192, 14336, (256, 128, 1)),
+            (512, 4096, (128, 128, 1)),
+            (512, 1024, (64, 64, 1)),
+            (4096, 4096, (256, 128, 1)),
+        ] {
+            assert_eq!(side(SIDE_16, m, n), Ok(want), "{m} rows of {n}");
+        }
+        for (class, tile) in [(WAVE_64, 64), (SIDE_8, 32), (SOFTWARE, 32)] {
+            let (few, all) = if class == WAVE_64 { (95, 128) } else { (47, 64) };
+            assert_eq!(side(class, 16, 100), Ok((16, 32, 4)));
+            assert_eq!(side(class, 17, 100), Ok((tile, tile, 1)));
+            assert_eq!(side(class, few, 1 << 16), Ok((tile, tile, 1)));
+            assert_eq!(side(class, few + 1, 1 << 16), Ok((all, all, 1)));
+        }
+        assert!(side((16, 8), 16, 100).is_err());
+    }
+
+    #[test]
+    fn every_tile_can_be_divided() {
+        for tile in coop_tiles() {
+            let CoopTile { side, lanes, grid, k, .. } = *tile;
+            assert!((k / grid.2).is_multiple_of(side), "{tile:?}");
+            // Whole eights of a and whole chunks of w for every thread.
+            assert!((tile.m() as u32 * k).is_multiple_of(8 * tile.threads()), "{tile:?}");
+            assert!((tile.n() as u32 * k).is_multiple_of(8 * tile.threads()), "{tile:?}");
+            let accumulators = tile.frags.0 * tile.frags.1;
+            assert!(accumulators <= 16 && tile.fits(&caps((side, lanes))), "{tile:?}");
+        }
+    }
+}
