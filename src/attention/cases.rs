@@ -15,12 +15,14 @@ use crate::tree::Growth;
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Data {
     Normal,
+    /// Scores eight times as wide as usual: the maxima of rows rise several times, by some units.
+    Steep,
     /// Integers whose scores reach ±6·10⁴ and beyond and are exact in f32, each key twice: the softmax is all but
     /// one-hot, and an error of scaling or an overflow of exp shows. Values reach ±5·10⁴.
     Large,
 }
 
-use Data::{Large, Normal};
+use Data::{Large, Normal, Steep};
 use Level::{Full, Perf, Quick};
 
 /// (level, B, Sq, Hq, Hkv, D, kv_len, rows behind it, causal, data)
@@ -50,6 +52,7 @@ pub(super) fn prefill_cases() -> Vec<Case> {
         (Full, 1, 70, 2, 1, 256, 95, 3, true, Normal),
         (Full, 1, 30, 2, 2, 248, 20, 0, true, Normal),
         (Full, 1, 37, 2, 1, 64, 45, 3, true, Large),
+        (Full, 1, 70, 2, 1, 64, 300, 0, true, Steep),
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 2048, 32, 8, 128, 2048, 0, true, Normal),
         (Perf, 1, 4096, 32, 8, 128, 4096, 0, true, Normal),
@@ -170,15 +173,21 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
     // Few queries are what decoding takes; tiles of many have edges.
     let sq = if matches!(call, Call::Prefill) && extra != PLAIN { 11 * sq + 1 } else { sq };
     let capacity = kv_len + spare;
-    let scale = if data == Large { 1.0 } else { 1.0 / (d as f32).sqrt() };
+    let scale = match data {
+        Normal => 1.0 / (d as f32).sqrt(),
+        Steep => 8.0 / (d as f32).sqrt(),
+        Large => 1.0,
+    };
     let d_v = if extra.d_v == 0 { d } else { extra.d_v };
     let mut label = format!("{b}×{sq} over {kv_len}/{capacity}, heads {hq}/{hkv}×{d}");
     if causal {
         label += ", causal";
     }
-    if data == Large {
-        label += ", large scores";
-    }
+    label += match data {
+        Normal => "",
+        Steep => ", steep scores",
+        Large => ", large scores",
+    };
     label += &extra.label();
     if let Call::Decode(Some(n)) = call {
         label += &format!(", {n} splits");
@@ -191,7 +200,7 @@ fn attention_case(shape: Shape, extra: Extra, dtype: DType, call: Call) -> Case 
         let flops = (2 * p.pairs() * (d + d_v)) as u64;
         Prepared::sets(copies, Cost { bytes: (elements * dtype.size()) as u64, flops }, || {
             let (q, k) = match data {
-                Normal => (
+                Normal | Steep => (
                     random.values(b * sq * hq * d, dtype),
                     cached(&p, random.values(b * capacity * hkv * d, dtype), d),
                 ),

@@ -58,7 +58,8 @@ fn variant((side, lanes): (u32, u32), width: u32, extras: Extras, vector_tiles: 
     let (tile, weights, scores) = (keys * (width + 8), TILE_ROWS * (keys + 8), TILE_ROWS * (keys + 4));
     let needs = Needs {
         f16: true,
-        workgroup_storage: 2 * (tile + weights) + 4 * (scores + TILE_ROWS / side),
+        // Last a word of each subgroup, and scales of keys.
+        workgroup_storage: 2 * (tile + weights) + 4 * (scores + TILE_ROWS / side + keys),
         threads,
         coop_side: side,
         subgroup_size: lanes,

@@ -262,7 +262,9 @@ fn case(s: Shape, format: KvFormat, dtype: DType) -> Case {
         Prepared::sets(copies, cost, || {
             let queries = b * sq * hq * d;
             let (q, keys) = match s.data {
-                Normal => (random.values(queries, dtype), random.values(distinct * d, DType::F32)),
+                Normal | Data::Steep => {
+                    (random.values(queries, dtype), random.values(distinct * d, DType::F32))
+                }
                 Large => large(&mut random, queries, distinct, hkv, d),
             };
             let values = random.values(distinct * d_v, DType::F32);

@@ -66,6 +66,9 @@ fn get_scores(at: u32) -> vec4<f32> {
 }
 #endif
 var<workgroup> grown: array<u32, SUBGROUPS>;
+#if QUANTISED
+var<workgroup> key_scales: array<f32, KEYS>;
+#endif
 
 // Eight elements of a row.
 struct Halves { lo: vec4<f16>, hi: vec4<f16> }
@@ -85,7 +88,12 @@ fn fetch_k(item: u32, key0: u32, last: u32, head: u32, sequence: Sequence) -> Ha
     let row = key_row(min(key0 + item / (WIDTH / 8u), last), head, sequence);
     let piece = item % (WIDTH / 8u);
 #if EXTRAS == paged
+#if QUANTISED
+    // Codes, which f16 holds exactly; scores get the scale.
+    let eight = scaled(decode(k[row * (params.d4 / 2u) + min(piece, params.d4 / 2u - 1u)]), 1.0);
+#else
     let eight = load_k(row, min(piece, params.d4 / 2u - 1u));
+#endif
     return zeroed(Halves(vec4<f16>(eight.part0), vec4<f16>(eight.part1)), piece < params.d4 / 2u);
 #else
     let at = row * params.d4 + min(piece * 2u, params.d4 - 2u);
@@ -206,6 +214,10 @@ fn main(
 #for t ITEMS
         next_{t} = fetch_v({t}u * THREADS + thread, key0, last, head, sequence);
 #endfor
+#if QUANTISED
+        let key_scale = unpack2x16float(scales[key_row(min(key0 + thread % KEYS, last), head, sequence)]).x;
+        if thread < KEYS { key_scales[thread] = key_scale; }
+#endif
         for (var key = 0u; key < KEYS; key += UNROLL * SIDE) {
 #for n UNROLL
             var s_mat_{n} = MatC();
@@ -233,6 +245,9 @@ fn main(
         let at_{i} = ({i}u * TEAM + part) * 4u;
         let keys_{i} = vec4(key0 + at_{i}) + vec4(0u, 1u, 2u, 3u);
         var s_{i} = get_scores(row * S_STRIDE + at_{i}) * params.scale;
+#if QUANTISED
+        s_{i} *= vec4(key_scales[at_{i}], key_scales[at_{i} + 1u], key_scales[at_{i} + 2u], key_scales[at_{i} + 3u]);
+#endif
 #if EXTRAS == none
         let seen_{i} = keys_{i} < vec4(high);
 #else

@@ -30,8 +30,7 @@ var<workgroup> columns: array<vec4<f32>, THREADS>;
 
 #if LSES
 fn stats(row: u32, part: u32) -> vec2<f32> {
-    let sum = lses[part * params.rows + row];
-    return vec2(sum * LOG2_E, select(0.0, 1.0, sum > -1e29));
+    return vec2(lses[part * params.rows + row] * LOG2_E, 1.0);
 }
 
 fn sum_of(row: u32, part: u32, c: u32) -> vec4<f32> {
