@@ -4,9 +4,13 @@
 // where codes are exact in them, scales apart), so that 64 rows share each load and every format has one text.
 // Scores pass through threadgroup memory of the SIMD-group: four lanes take a row, mask it, and put probabilities back, which
 // become matrices again. Sums fade by a product with a diagonal matrix, only when a maximum has grown. No lane layout is assumed.
-// PAGED (attention_paged): keys and values are rows of a cache in blocks.
+// EXTRAS == paged: keys and values are rows of a cache in blocks. varlen: sequences are packed one behind the other; the grid
+// has tiles for the longest, and those past the end of a shorter one leave at once.
 struct Params {
-    uint sq; uint kv_len; uint capacity; uint heads; uint kv_heads;
+    uint sq;        // queries of a sequence; varlen: of the longest
+    uint kv_len;    // keys of the longest sequence
+    uint capacity;  // tensors: keys from one sequence to the next
+    uint heads; uint kv_heads;
     uint d4;        // fours of a head
     uint tiles;     // of 64 rows
     uint groups;
@@ -38,15 +42,39 @@ constant constexpr uint STRIDE = W + 4u;
 #endif
 using Four = vec<TK, 4>;
 
+struct Sequence {
+    uint index;
+    uint sq;    // its queries
+    uint len;   // and keys
+    uint q_row; // rows of Q before it
+    uint k_row; // rows of K before it, if they are not in blocks
+};
+
+inline Sequence sequence_at(constant Params& params, device const uint* table, uint index) {
+#if EXTRAS == varlen
+    // Where the queries and the keys of each sequence start, and the ends.
+    uint q_start = table[2u * index], k_start = table[2u * index + 1u];
+    uint sq = table[2u * index + 2u] - q_start, len = table[2u * index + 3u] - k_start;
+    return Sequence{index, sq, len, q_start * params.heads, k_start * params.kv_heads};
+#else
+    uint len = params.kv_len;
+#if EXTRAS == paged
+    if (params.table != 0u) len = min(table[index * params.table], len);
+#endif
+    uint q_row = index * params.sq * params.heads;
+    return Sequence{index, params.sq, len, q_row, index * params.capacity * params.kv_heads};
+#endif
+}
+
 // Where the rows of a key are. A wild number of a block stands for the last.
-inline uint place_of(constant Params& params, device const uint* table, uint key, uint sequence, uint head) {
-#if PAGED
+inline uint place_of(constant Params& params, device const uint* table, uint key, Sequence sequence, uint head) {
+#if EXTRAS == paged
     uint at = key / params.block;
-    uint number = sequence;
-    if (params.table != 0u) number = min(table[sequence * params.table + 1u + at], params.blocks - 1u);
+    uint number = sequence.index;
+    if (params.table != 0u) number = min(table[sequence.index * params.table + 1u + at], params.blocks - 1u);
     return (number * params.kv_heads + head) * params.block + key - at * params.block;
 #else
-    return (sequence * params.capacity + key) * params.kv_heads + head;
+    return sequence.k_row + key * params.kv_heads + head;
 #endif
 }
 
@@ -54,7 +82,7 @@ inline uint place_of(constant Params& params, device const uint* table, uint key
 struct Span {
     uint key0;
     uint end;
-    uint sequence;
+    Sequence sequence;
     uint head;
 };
 
@@ -79,14 +107,18 @@ kernel void attention(
     device const uint4* q [[buffer(1)]],
     device const Raw* k [[buffer(2)]],
     device const Raw* v [[buffer(3)]],
-#if PAGED
+#if EXTRAS == paged
     device const uint* scales [[buffer(4)]],
     device const uint* table [[buffer(5)]],
     device const uint* sinks [[buffer(6)]],
     device uint* out [[buffer(7)]],
     device float* lse [[buffer(8)]],
 #else
+#if EXTRAS == varlen
+    device const uint* table [[buffer(4)]],
+#else
     device const uint* bias [[buffer(4)]],
+#endif
     device const uint* sinks [[buffer(5)]],
     device uint* out [[buffer(6)]],
     device float* lse [[buffer(7)]],
@@ -103,33 +135,33 @@ kernel void attention(
 #endif
     uint number = group_index(group, groups);
     if (number >= params.groups) return;
-#if PAGED
+#if EXTRAS == paged
     device const uint* mask = sinks; // never with a bias
-    uint d8 = params.d4 / 2u, e8 = params.e4 / 2u;
+#elif EXTRAS == varlen
+    device const uint* mask = table; // none
 #else
     device const uint* mask = bias;
     device const uint* table = bias; // none
-    uint d8 = params.d4 / 2u, e8 = params.e4 / 2u;
 #endif
+    uint d8 = params.d4 / 2u, e8 = params.e4 / 2u;
     uint ratio = params.heads / params.kv_heads;
-    uint rows = params.sq * ratio;
+    uint head = number / params.tiles % params.kv_heads;
+    Sequence sequence = sequence_at(params, table, number / (params.tiles * params.kv_heads));
+    uint sq = sequence.sq, len = sequence.len;
+    uint rows = sq * ratio;
     // The last tiles see the most keys under a causal mask, so they start first.
     uint first = (params.tiles - 1u - number % params.tiles) * ROWS;
-    uint head = number / params.tiles % params.kv_heads;
-    uint sequence = number / (params.tiles * params.kv_heads);
-    uint len = params.kv_len;
-#if PAGED
-    if (params.table != 0u) len = min(table[sequence * params.table], len);
-#endif
+    if (first >= rows) return; // whole threadgroups
 
     // A SIMD-group's rows from `own` on; those past the last stand for it: they are computed and not stored.
     uint own = first + simdgroup * 8u;
     uint part = lane % 4u;
     uint row = min(own + lane / 4u, rows - 1u);
-    uint2 sees = visible(params, row, len);
-    uint own_begin = visible(params, min(own, rows - 1u), len).x, own_end = visible(params, min(own + 7u, rows - 1u), len).y;
-    uint head_at = (sequence * params.sq + row / ratio) * params.heads + head * ratio + row % ratio;
-    uint bias_at = params.bias == BIAS ? bias_start(params, row, sequence, head) : 0u;
+    uint2 sees = visible(params, row, sq, len);
+    uint own_begin = visible(params, min(own, rows - 1u), sq, len).x;
+    uint own_end = visible(params, min(own + 7u, rows - 1u), sq, len).y;
+    uint head_at = sequence.q_row + row / ratio * params.heads + head * ratio + row % ratio;
+    uint bias_at = params.bias == BIAS ? bias_start(params, row, sequence.index, head) : 0u;
     threadgroup float* mine = exchange + simdgroup * (8u * SCORES);
     threadgroup TK* codes = (threadgroup TK*)tile;
 
@@ -162,8 +194,8 @@ kernel void attention(
     }
     float top = MASKED, total = 0.0f; // total: of this lane's keys
 
-    uint end = visible(params, min(first + ROWS, rows) - 1u, len).y;
-    for (uint key0 = visible(params, first, len).x; key0 < end; key0 += KEYS) {
+    uint end = visible(params, min(first + ROWS, rows) - 1u, sq, len).y;
+    for (uint key0 = visible(params, first, sq, len).x; key0 < end; key0 += KEYS) {
         Span span{key0, end, sequence, head};
         bool active = own < rows && key0 < own_end && key0 + KEYS > own_begin;
         threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -203,7 +235,7 @@ kernel void attention(
 #endif
                 score[i] = bent(params, line[4u * i] * factor);
                 if (params.bias == BIAS) score[i] += as_type<float>(mask[bias_at + min(key, end - 1u)]);
-                seen[i] = key >= sees.x && key < sees.y && tree_sees(params, mask, row, key, len, sequence);
+                seen[i] = key >= sees.x && key < sees.y && tree_sees(params, mask, row, key, len, sequence.index);
                 most = max(most, seen[i] ? score[i] : MASKED);
             }
             most = max(most, simd_shuffle_xor(most, 1u));

@@ -85,8 +85,8 @@ kernel void attention_decode(
     if (params.table != 0u) len = min(table[sequence * params.table], len);
 
     // This split of what the rows see together.
-    uint from_key = visible(params, first, len).x;
-    uint to_key = visible(params, min(first + R, rows) - 1u, len).y;
+    uint from_key = visible(params, first, params.sq, len).x;
+    uint to_key = visible(params, min(first + R, rows) - 1u, params.sq, len).y;
     uint share = (max(to_key, from_key) - from_key + params.splits - 1u) / params.splits;
     uint begin = min(from_key + split * share, to_key);
     uint end = min(begin + share, to_key);
@@ -98,7 +98,7 @@ kernel void attention_decode(
     float top[R], total[R]; // total: of this lane's keys
     for (uint r = 0; r < R; ++r) {
         uint row = min(first + r, rows - 1u); // past the last: computed, not stored
-        sees[r] = visible(params, row, len);
+        sees[r] = visible(params, row, params.sq, len);
         uint at = (sequence * params.sq + row / ratio) * params.heads + head * ratio + row % ratio;
         float factor = t < params.d8 ? params.scale : 0.0f;
         query[r] = times(load_kind(q, at * params.d8 + k_piece, params.kind), factor);

@@ -4,9 +4,9 @@ constant constexpr float MASKED = -1e30f;
 constant constexpr uint BIAS = 1u; // params.bias
 constant constexpr uint TREE = 2u;
 
-// The keys from x to y − 1 of `len`, without a look at the tree.
-inline uint2 visible(constant Params& params, uint row, uint len) {
-    int behind = int(row / (params.heads / params.kv_heads) + len) + 1 - int(params.sq);
+// The keys from x to y − 1 of `len` that a row of `sq` queries sees, without a look at the tree.
+inline uint2 visible(constant Params& params, uint row, uint sq, uint len) {
+    int behind = int(row / (params.heads / params.kv_heads) + len) + 1 - int(sq);
     uint end = params.causal != 0u ? uint(clamp(behind, 0, int(len))) : len;
     return uint2(params.window != 0u ? uint(max(behind - int(params.window), 0)) : 0u, end);
 }

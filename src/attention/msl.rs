@@ -58,13 +58,14 @@ pub(super) fn decode_variants() -> Vec<Variant> {
 /// Widths with a variant of the prefill each: of heads that models have.
 const WIDTHS: [u32; 6] = [64, 80, 96, 128, 192, 256];
 
-/// The variant of `attention` or `attention_paged` for rows of `d`. `dtype` is that of the queries.
+/// The variant of `attention` and its like for rows of `d`. `dtype` is that of the queries.
 pub(super) fn prefill_variant(dtype: DType, extras: Extras, d: u32) -> Variant {
     const THREADS: u32 = 256;
-    // One text serves all options of tensors; `attention_varlen` has no such tier.
-    let (format, paged) = match extras {
-        Extras::Blocks(format) => (format, true),
-        Extras::None | Extras::Tensors | Extras::Varlen => (format_of(dtype), false),
+    // One text serves all options of tensors.
+    let (word, format) = match extras {
+        Extras::None | Extras::Tensors => ("tensors", format_of(dtype)),
+        Extras::Varlen => ("varlen", format_of(dtype)),
+        Extras::Blocks(format) => ("paged", format),
     };
     let width = WIDTHS.into_iter().find(|&w| w >= d).unwrap_or(WIDTHS[5]);
     // Halves hold codes of 8 bits and fewer exactly. bf16 becomes floats, as MSL has matrices of it from 3.1 on only.
@@ -76,7 +77,7 @@ pub(super) fn prefill_variant(dtype: DType, extras: Extras, d: u32) -> Variant {
     Variant {
         defines: defines![
             THREADS = Def::Num(THREADS),
-            PAGED = Def::Flag(paged),
+            EXTRAS = Def::Word(word),
             WEIGHT = Def::Word(weight(format)),
             QUANTISED = Def::Flag(format.quantised()),
             KIND = Def::Num(kind(dtype)),
@@ -95,15 +96,7 @@ pub(super) fn prefill_variant(dtype: DType, extras: Extras, d: u32) -> Variant {
     }
 }
 
-pub(super) fn prefill_variants() -> Vec<Variant> {
-    of_widths(&[Extras::Tensors])
-}
-
-pub(super) fn paged_variants() -> Vec<Variant> {
-    of_widths(&KvFormat::ALL.map(Extras::Blocks))
-}
-
-fn of_widths(extras: &[Extras]) -> Vec<Variant> {
-    let of = |dtype| extras.iter().flat_map(move |&e| WIDTHS.map(|d| prefill_variant(dtype, e, d)));
-    DTYPES.into_iter().flat_map(of).collect()
+pub(super) fn variants(extras: impl IntoIterator<Item = Extras> + Clone) -> Vec<Variant> {
+    let all = DTYPES.into_iter().flat_map(|t| extras.clone().into_iter().map(move |e| (t, e)));
+    all.flat_map(|(t, e)| WIDTHS.map(|d| prefill_variant(t, e, d))).collect()
 }

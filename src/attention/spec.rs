@@ -45,7 +45,7 @@ pub static ATTENTION: KernelSpec = KernelSpec {
         tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, TENSORS)),
         tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, TENSORS)),
         tier!(Coop, "attention/attention_coop.wgsl", || coop::variants(TENSORS)),
-        tier!(Msl, "attention/attention.metal", msl::prefill_variants),
+        tier!(Msl, "attention/attention.metal", || msl::variants([Extras::Tensors])),
     ],
     cases: prefill_cases,
 };
@@ -61,6 +61,7 @@ pub static ATTENTION_VARLEN: KernelSpec = KernelSpec {
         tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, [Extras::Varlen])),
         tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, [Extras::Varlen])),
         tier!(Coop, "attention/attention_coop.wgsl", || coop::variants([Extras::Varlen])),
+        tier!(Msl, "attention/attention.metal", || msl::variants([Extras::Varlen])),
     ],
     cases: varlen_cases,
 };
@@ -85,7 +86,7 @@ pub static ATTENTION_PAGED: KernelSpec = KernelSpec {
         tier!(Base, "attention/attention.wgsl", || of_widths(Tier::Base, blocks())),
         tier!(Subgroup, "attention/attention.wgsl", || of_widths(Tier::Subgroup, blocks())),
         tier!(Coop, "attention/attention_coop.wgsl", || coop::variants(coop::FORMATS.map(Extras::Blocks))),
-        tier!(Msl, "attention/attention.metal", msl::paged_variants),
+        tier!(Msl, "attention/attention.metal", || msl::variants(blocks())),
     ],
     cases: tile_cases,
 };
