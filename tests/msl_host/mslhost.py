@@ -17,7 +17,7 @@ import toolchain
 from toolchain import BUILD, CompileError
 
 # Reported, but no failure unless the caller is strict.
-WARNINGS = {"unbound-read", "buffer-missing", "race-simdgroup", "uninit-threadgroup", "simd-divergent", "shift", "info"}
+WARNINGS = {"buffer-missing", "race-simdgroup", "uninit-threadgroup", "simd-divergent", "shift", "info"}
 MAX_THREADGROUP_BYTES = 32768
 
 
@@ -51,7 +51,7 @@ def prepare(text, entry, version=310, fast_math=False, alt_layout=False, runtime
     if unit.unmerged:
         names = ", ".join(f.name for _, f in unit.unmerged)
         raise CompileError("rewrite", [f"overloaded on address spaces only, with different bodies: {names}"])
-    spaces = toolchain.check_spaces("#define msl_fc_defined(x) true\n" + _headers(unit, "check"), folder)
+    spaces = toolchain.check_spaces(_headers(unit, "check"), folder)
     if spaces:
         raise CompileError("address space", spaces)
     buffers = {}

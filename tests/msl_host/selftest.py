@@ -259,6 +259,7 @@ FAULTS = {
     "template instantiated with the wrong space": (lambda: one("threadgroup float s[64]; s[t] = 1; o[t] = g<float>(s);", "template <typename T> inline T g(device const T* p) { return p[0]; }"), {"address space"}),
     # --- rules of Metal that C++ does not have
     "pointer without an address space": (lambda: one("f(0);", "inline void f(float* p) { (void)p; }"), {"rule"}),
+    "function constant": (lambda: one("o[t] = N;", "constant uint N [[function_constant(0)]];"), {"rule"}),
     "misspelt attribute": (lambda: gemm(sub(G, "[[thread_index_in_threadgroup]]", "[[thread_index_in_threadgrp]]")), {"rule"}),
     "buffer index used twice": (lambda: gemm(sub(G, "[[buffer(1)]]", "[[buffer(0)]]")), {"rule"}),
     "buffer index out of range": (lambda: gemm(sub(G, "[[buffer(3)]]", "[[buffer(31)]]")), {"rule"}),
