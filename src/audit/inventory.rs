@@ -97,8 +97,8 @@ pub static INVENTORY: &[UpstreamFile] = files! {
     "dequant_int8" 7: "dequant" "int8", "dequant" "int8z";
     "dequant_sub4bit" 9: "dequant" "int2", "dequant" "int3", "dequant" "nf3";
     "diff_attention" 3: "diff_queries" "", "diff_combine" "attention causal", "diff_combine" "attention bias";
-    "flash_attention" 5: "attention" "", "attention" "fp4", "attention" "int4";
-    "flash_attention_v2" 7: "attention" "", "attention_decode" "", "attention" "e4m3";
+    "flash_attention" 5: "attention" "", "attention_paged" "fp4", "attention_paged" "int4";
+    "flash_attention_v2" 7: "attention" "", "attention_decode" "", "attention_paged" "e4m3";
     "gemm_epilogue" 3: "qgemm" "fp4 bias", "qgemm" "fp4 gelutanh", "qgemm" "fp4 silu";
     "gemm_fp4_optimized" 4: "qgemm" "fp4", "qgemv" "fp4";
     "hadamard" 7: "hadamard" "";
