@@ -183,11 +183,15 @@ def sub(text, old, new):
 
 
 G, A, Ba, La, Ma = (read(f"{name}.metal") for name in ("gemm", "attention", "basic", "lanes", "matrix"))
+# The write at the end is behind the neighbour's read only if there is a barrier after that.
+NEIGHBOUR = """threadgroup float s[64]; s[t] = x[t]; simdgroup_barrier(mem_flags::mem_threadgroup); float a = s[t ^ 1u];
+SECOND float b = s[t]; s[t] = a; o[t] = b;"""
 OK = {
     "add": lambda: add(Ba), "row_sum": lambda: rowsum(Ba), "gemm, ragged": lambda: gemm(G),
     "gemm, aligned": lambda: gemm(G, 64, 64, 32), "attention, half": lambda: attention(A),
     "attention, float": lambda: attention(A, "float", "f"), "attention, bfloat": lambda: attention(A, "bfloat", "b"),
     "lanes": lambda: lanes(La), "matrices": lambda: matrices(Ma),
+    "read by a neighbour, then its own": lambda: one(NEIGHBOUR.replace("SECOND", "simdgroup_barrier(mem_flags::mem_threadgroup);")),
 }
 EXPECTED = {"lanes": {"simd-divergent"}}  # it sums under a condition on purpose
 AFTER_LOAD = " threadgroup_barrier(mem_flags::mem_threadgroup); // after load"
@@ -201,6 +205,7 @@ FAULTS = {
     "barrier inside a divergent branch": (lambda: gemm(sub(G, AFTER_LOAD, " if (lane < 16) threadgroup_barrier(mem_flags::mem_threadgroup);")), {"barrier-divergence"}),
     "early return before a barrier": (lambda: gemm(sub(G, "    simdgroup_float8x8 acc", "    if (tid >= 96) return;\n    simdgroup_float8x8 acc")), {"barrier-divergence"}),
     "threads wait at two different barriers": (lambda: one("if (t < 32) { o[t] = 2; threadgroup_barrier(mem_flags::mem_none); } else threadgroup_barrier(mem_flags::mem_device); o[t] = 1;"), {"barrier-divergence"}),
+    "read by a neighbour, without a barrier after it": (lambda: one(NEIGHBOUR.replace("SECOND", "")), {"race-simdgroup"}),
     "missing simdgroup_barrier (lockstep assumption)": (lambda: gemm(sub(G, "    simdgroup_barrier(mem_flags::mem_threadgroup); // own staging area\n", "")), {"race-simdgroup"}),
     "staging shared by all SIMD-groups": (lambda: gemm(G.replace("stage[4][16 * 16]", "stage[1][16 * 16]").replace("stage[sg]", "stage[0]")), {"race"}),
     "wrong index: A tile transposed": (lambda: gemm(sub(G, "src[(r0 + r) * ld + c0 + c]", "src[(r0 + c) * ld + c0 + r]")), {"mismatch"}),
