@@ -1,5 +1,6 @@
 // What the Msl tier relies on beyond a compiler, tried at start-up: the slot of every argument, immediates, threadgroup arrays,
-// the width of SIMD-groups, and products of simdgroup matrices. SIMD-group 0 multiplies halves, SIMD-group 1 floats.
+// the width of SIMD-groups, and products of simdgroup matrices. SIMD-group 0 multiplies halves; SIMD-group 1 floats, and floats by
+// halves, as attention does: the sum of both is twice the product.
 struct Params {
     float scale;
     uint bias;
@@ -32,11 +33,14 @@ kernel void canary(
         simdgroup_load(left, wide, 8);
         simdgroup_load(right, wide + 64, 8, ulong2(0, 0), true);
         simdgroup_multiply_accumulate(sum, left, right, sum);
+        simdgroup_half8x8 half_right;
+        simdgroup_load(half_right, b, 8, ulong2(0, 0), true);
+        simdgroup_multiply_accumulate(sum, left, half_right, sum);
     }
     simdgroup_store(sum, result + simdgroup * 64u, 8);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     product[index] = result[index] * params.scale;
-    product[64u + index] = result[64u + index] * params.scale;
+    product[64u + index] = 0.5f * result[64u + index] * params.scale;
     uint lanes = simd_sum(1u);
     if (index == 0u) {
         first[0] = 4u + params.bias;
