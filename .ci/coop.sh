@@ -50,7 +50,7 @@ cp target/release/examples/audit "$work/audit"
 [ -e "$root/dev/urandom" ] || mknod -m 444 "$root/dev/urandom" c 1 9
 
 inside() {
-    chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/tmp WGMARLIN_ADAPTER=llvmpipe \
+    chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/tmp WGMARLIN_ADAPTER=llvmpipe GALLIVM_PERF=nopt \
         VK_ICD_FILENAMES="${lavapipe#"$root"}" RUST_BACKTRACE=0 "$@"
 }
 

@@ -1,6 +1,8 @@
-//! Every case of every kernel, on every tier, on this machine's adapter; one test each. Cases that the adapter
-//! cannot run are counted at the end, with what they miss. A case whose specialisation is not among its
-//! tier's variants fails: `tests/shaders.rs` would never have seen it.
+//! Every case of every kernel, on every tier, on this machine's adapter; one test each. Where one shader file serves
+//! two tiers, which then differ in their reductions only, the lower one takes the quick cases and every third of the
+//! others, unless WGMARLIN_CASES=all. Those left, and cases that the adapter cannot run, are counted at the end, the
+//! latter with what they miss. A case whose specialisation is not among its tier's variants fails: `tests/shaders.rs`
+//! would never have seen it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgmarlin::audit::{Outcome, run_case};
 use wgmarlin::device::install_logger;
-use wgmarlin::kernel::{Case, Level};
+use wgmarlin::kernel::{Case, Level, TierSpec};
 use wgmarlin::{CATALOGUE, Gpu, Tier};
 
 /// Opened by the first test, so that listing needs no adapter.
@@ -27,11 +29,18 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Software Vulkan uses all cores for one dispatch, but the reference on the CPU does not.
     arguments.test_threads.get_or_insert(2);
-    let mut trials = Vec::new();
+    let every = std::env::var("WGMARLIN_CASES").is_ok_and(|v| v == "all");
+    let (mut trials, mut left) = (Vec::new(), 0);
     for spec in CATALOGUE {
-        for tier in spec.tiers.iter().map(|t| t.tier) {
+        for TierSpec { tier, path, .. } in spec.tiers {
+            let tier = *tier;
+            let shared = !every && spec.tiers.iter().any(|better| better.tier > tier && better.path == *path);
             for (number, case) in (spec.cases)().into_iter().enumerate() {
                 if case.level == Level::Perf {
+                    continue;
+                }
+                if shared && case.level == Level::Full && number % 3 != 0 {
+                    left += 1;
                     continue;
                 }
                 let name =
@@ -52,6 +61,7 @@ fn main() {
     for (why, count) in skipped.iter() {
         println!("{count} skipped: {why}");
     }
+    println!("{left} cases ran at a better tier of the same shader only (WGMARLIN_CASES=all runs them)");
     if let Some(Ok(gpu)) = GPU.get() {
         let count: usize = skipped.values().sum();
         println!("{}: {count} cases skipped for a missing capability", gpu.caps().adapter);
