@@ -3,7 +3,7 @@
 
 use naga::back::msl;
 
-use super::compare::{Outcome, compare_all, skipped};
+use super::compare::{Outcome, compare_all, listed, skipped};
 use super::translate::parse;
 use crate::device::{Caps, Gpu};
 use crate::error::{Error, Result};
@@ -101,13 +101,7 @@ impl Handed<'_> {
     /// # Errors
     /// [`Error::Compile`]; also for a specialisation that the tier does not list among its variants.
     pub fn msl(&self) -> Result<MslText> {
-        let fail = |log: String| {
-            Err(Error::Compile { kernel: format!("{} [{}]", self.spec.name, self.tier.name()), log })
-        };
-        let Some(tier) = self.spec.tier(self.tier) else { return fail("no such tier".to_string()) };
-        if !(tier.variants)().iter().any(|v| v.defines == *self.defines) {
-            return fail(format!("not among the tier's declared variants: {:?}", self.defines));
-        }
+        let tier = listed(self.spec, self.tier, self.defines)?;
         let composed = compose(tier.path, tier.source, self.defines)?;
         if self.tier == Tier::Msl {
             let (text, entry) = (composed.text.clone(), tier.entry().to_string());
@@ -115,10 +109,10 @@ impl Handed<'_> {
         }
         let variant = Variant { defines: self.defines.clone(), needs: self.needs };
         let parsed = parse(self.spec, tier, &variant)?;
-        match nagas_msl(&parsed.module, &parsed.info, self.spec.bindings.len()) {
-            Ok(text) => Ok(text),
-            Err(why) => fail(why),
-        }
+        nagas_msl(&parsed.module, &parsed.info, self.spec.bindings.len()).map_err(|log| {
+            let kernel = format!("{} [{}]", self.spec.name, self.tier.name());
+            Error::Compile { kernel, log }
+        })
     }
 
     /// Threads of the whole grid.

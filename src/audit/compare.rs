@@ -4,7 +4,9 @@ use half::{bf16, f16};
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::kernel::{Case, Check, Defines, POISON, Planned, Prepared, Recorder, Rule, Tier};
+use crate::kernel::{
+    Case, Check, Defines, KernelSpec, POISON, Planned, Prepared, Recorder, Rule, Tier, TierSpec,
+};
 use crate::tensor::{DType, Tensor};
 
 /// What became of a case.
@@ -90,24 +92,26 @@ pub(crate) fn dry_run(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Res
     Ok(dry.into_planned())
 }
 
+/// The implementation of a kernel at a tier, if that lists the specialisation among its variants: the static stages would never
+/// have seen another.
+pub(super) fn listed(spec: &'static KernelSpec, tier: Tier, defines: &Defines) -> Result<&'static TierSpec> {
+    let found = spec.tier(tier).filter(|t| (t.variants)().iter().any(|variant| variant.defines == *defines));
+    found.ok_or_else(|| {
+        let kernel = format!("{} [{}]", spec.name, tier.name());
+        Error::Compile { kernel, log: format!("not among the tier's declared variants: {defines:?}") }
+    })
+}
+
 /// Creates the pipelines of a prepared case and returns the specialisations that it uses, of all kernels that it
 /// launches.
 ///
 /// # Errors
-/// [`Error::Compile`] also for a specialisation that its tier does not list among its variants: the static stages
-/// would never have seen it.
+/// [`Error::Compile`] also for a specialisation that its tier does not list among its variants.
 pub(crate) fn load(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Result<Vec<Specialisation>> {
     let planned = dry_run(gpu, tier, prepared)?.pipelines;
     let mut used = Vec::new();
     for (spec, key) in &planned {
-        let listed = spec
-            .tier(key.tier)
-            .is_some_and(|t| (t.variants)().iter().any(|variant| variant.defines == key.defines));
-        if !listed {
-            let kernel = format!("{} [{}]", spec.name, key.tier.name());
-            let log = format!("not among the tier's declared variants: {:?}", key.defines);
-            return Err(Error::Compile { kernel, log });
-        }
+        listed(spec, key.tier, &key.defines)?;
         used.push((spec.name, key.tier, key.defines.clone()));
     }
     gpu.0.pipelines.compile_all(gpu, planned)?;

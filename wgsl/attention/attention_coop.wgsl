@@ -12,15 +12,7 @@
 //!include "common/prefill.wgsl"
 enable wgpu_cooperative_matrix;
 
-#if SIDE == 16
-alias MatA = coop_mat16x16<f16, A>;
-alias MatB = coop_mat16x16<f16, B>;
-alias MatC = coop_mat16x16<f32, C>;
-#else
-alias MatA = coop_mat8x8<f16, A>;
-alias MatB = coop_mat8x8<f16, B>;
-alias MatC = coop_mat8x8<f32, C>;
-#endif
+//!include "common/coop_matrix.wgsl"
 
 const ROWS = 64u;
 const TEAM = THREADS / ROWS;

@@ -3,15 +3,7 @@
 //     fetch_packet(row, k)      W_EACH weights of a row of w, as they come
 //     fetch_affine(row, k)      what SPAN of them share, of type Affine
 //     put_w(at, packet, chunk, affine)      eight of them decoded into the tile of w
-#if SIDE == 16
-alias MatA = coop_mat16x16<f16, A>;
-alias MatB = coop_mat16x16<f16, B>;
-alias MatC = coop_mat16x16<f32, C>;
-#else
-alias MatA = coop_mat8x8<f16, A>;
-alias MatB = coop_mat8x8<f16, B>;
-alias MatC = coop_mat8x8<f32, C>;
-#endif
+//!include "common/coop_matrix.wgsl"
 
 const TILE_M = GRID_M * FRAG_M * SIDE;
 const TILE_N = GRID_N * FRAG_N * SIDE;
