@@ -26,6 +26,7 @@ mod supervise;
 mod tests;
 mod translate;
 
+pub use crate::kernel::shaders_from;
 pub use bench::{Timing, copy_bandwidth, measure, measure_case};
 pub use by_hand::{MslText, as_apple, run_case_by_hand};
 pub use compare::{Outcome, run_case};

@@ -111,6 +111,24 @@ pub fn compose(path: &'static str, source: &'static str, defines: &Defines) -> R
     Ok(Composed { text, lines: lines.into_iter().map(|(_, place)| place).collect() })
 }
 
+/// Where shaders are looked for before those in the binary.
+#[cfg(feature = "audit")]
+static REPLACED: std::sync::RwLock<Option<std::path::PathBuf>> = std::sync::RwLock::new(None);
+
+/// From now on a shader file that `dir` has, by its path below `wgsl/` or `msl/`, is taken from there. For trying out changes
+/// on a machine to which only the binary was copied; pipelines that a [`Gpu`](crate::Gpu) already has stay as they are.
+#[cfg(feature = "audit")]
+pub fn shaders_from(dir: Option<std::path::PathBuf>) {
+    *REPLACED.write().unwrap_or_else(std::sync::PoisonError::into_inner) = dir;
+}
+
+#[cfg(feature = "audit")]
+fn replaced(path: &str) -> Option<&'static str> {
+    let dir = REPLACED.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let text = std::fs::read_to_string(dir.as_ref()?.join(path)).ok()?;
+    Some(Box::leak(text.into_boxed_str())) // as long-lived as what it stands for
+}
+
 type Line = (String, (&'static str, usize));
 
 struct Composer<'a> {
@@ -135,6 +153,8 @@ struct Block {
 
 impl Composer<'_> {
     fn file(&mut self, path: &'static str, source: &'static str) -> Result<()> {
+        #[cfg(feature = "audit")]
+        let source = replaced(path).unwrap_or(source);
         let mut blocks: Vec<Block> = Vec::new();
         let numbered: Vec<(usize, String)> =
             source.lines().enumerate().map(|(i, line)| (i + 1, line.to_string())).collect();

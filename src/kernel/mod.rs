@@ -14,6 +14,8 @@ pub(crate) use case::GUARD;
 pub use case::{Case, Check, Level, Prepared, Random, Rule};
 pub(crate) use case::{POISON, round_to};
 pub use catalogue::{CATALOGUE, find};
+#[cfg(feature = "audit")]
+pub use compose::shaders_from;
 pub use compose::{Composed, compose};
 pub(crate) use pipeline::PipelineCache;
 pub(crate) use plan::{index32, unit};
