@@ -261,6 +261,8 @@ pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> 
         FRAG_N = Def::Num(tile.frags.1),
         TILE_K = Def::Num(tile.k),
         DEPTH = Def::Num(walk.depth),
+        ROUND = Def::Num(tile.round()),
+        ROUNDS = Def::Num(tile.frags.1 / tile.round()),
         VECTOR_TILES = Def::Flag(vector_tiles),
         A_ITEMS = Def::Num(tile.m() as u32 * tile.k / 8 / tile.threads()),
         W_ITEMS = Def::Num(walk.items),

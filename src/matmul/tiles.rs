@@ -109,10 +109,21 @@ impl CoopTile {
     pub const fn threads(&self) -> u32 {
         self.grid.0 * self.grid.1 * self.grid.2 * self.lanes
     }
-    /// Two f16 tiles with rows padded by 8 halves, and one f32 matrix a subgroup.
+    /// Two f16 tiles with rows padded by 8 halves, and f32 matrices on their way out.
     pub const fn workgroup_storage(&self) -> u32 {
+        self.tiles() + self.round() * self.scratch()
+    }
+    const fn tiles(&self) -> u32 {
         (self.m() + self.n()) as u32 * (self.k + 8) * 2
-            + self.threads() / self.lanes * self.side * self.side * 4
+    }
+    /// One f32 matrix a subgroup.
+    const fn scratch(&self) -> u32 {
+        self.threads() / self.lanes * self.side * self.side * 4
+    }
+    /// How many matrices a subgroup brings out at a time: all that lie side by side, if that costs no workgroup its place beside
+    /// another one.
+    pub const fn round(&self) -> u32 {
+        if self.tiles() + self.frags.1 * self.scratch() <= 24 << 10 { self.frags.1 } else { 1 }
     }
     /// How threads take w, whose packets hold so many elements, of two groups if `split`.
     pub fn walk(&self, packet: u32, split: bool) -> Walk {
@@ -149,21 +160,16 @@ const fn coop(
     CoopTile { side, lanes, grid, frags, k, ahead }
 }
 
-/// Matrices of side 16 and subgroups of 32 lanes, NVIDIA's. Up to 64 rows loads bound the time: 4 MB must be in flight at 4.2 TB/s and
-/// a microsecond of latency, so some hundred workgroups of 256 threads have two to four packets each on their way, and
-/// subgroups share outputs along K. Beyond, matrix operations bound it, and large tiles make most of what is loaded.
+/// Matrices of side 16 and subgroups of 32 lanes, NVIDIA's. Two workgroups that share a core fill each other's waits at barriers,
+/// so tiles stay within half of the 48 KiB that the driver sets aside. Up to 64 rows subgroups share outputs along K, and several
+/// packets of w are on their way to each thread.
 const SIDE_16: (u32, u32) = (16, 32);
 static FEW_16: [CoopTile; 2] =
-    [coop(SIDE_16, (1, 2, 4), (1, 2), 128, 4), coop(SIDE_16, (1, 1, 8), (1, 2), 256, 2)];
+    [coop(SIDE_16, (1, 2, 2), (1, 2), 64, 8), coop(SIDE_16, (1, 1, 2), (1, 2), 64, 4)];
 static FEW_32: [CoopTile; 2] =
-    [coop(SIDE_16, (1, 2, 4), (2, 2), 128, 4), coop(SIDE_16, (1, 1, 8), (2, 2), 256, 2)];
-static FEW_64: [CoopTile; 2] =
-    [coop(SIDE_16, (1, 2, 4), (4, 2), 128, 2), coop(SIDE_16, (2, 1, 4), (2, 2), 128, 2)];
-static MANY: [CoopTile; 3] = [
-    coop(SIDE_16, (4, 2, 1), (4, 4), 32, 1),
-    coop(SIDE_16, (2, 4, 1), (4, 2), 64, 1),
-    coop(SIDE_16, (2, 2, 1), (2, 2), 64, 1),
-];
+    [coop(SIDE_16, (1, 2, 2), (2, 2), 64, 4), coop(SIDE_16, (1, 1, 4), (2, 2), 128, 4)];
+static MANY: [CoopTile; 2] =
+    [coop(SIDE_16, (2, 2, 1), (4, 4), 32, 1), coop(SIDE_16, (2, 2, 1), (2, 2), 64, 2)];
 /// Subgroups of 64 lanes, AMD's.
 const WAVE_64: (u32, u32) = (16, 64);
 static WAVE_FEW: [CoopTile; 1] = [coop(WAVE_64, (1, 1, 4), (1, 2), 128, 2)];
@@ -185,17 +191,7 @@ type Row = (usize, &'static [CoopTile]);
 
 /// The choice by class of device, that is (side, lanes), and by rows.
 static COOP: &[((u32, u32), &[Row])] = &[
-    (
-        SIDE_16,
-        &[
-            (16, &FEW_16),
-            (32, &FEW_32),
-            (64, &FEW_64),
-            (95, MANY.split_at(2).1),
-            (191, MANY.split_at(1).1),
-            (usize::MAX, &MANY),
-        ],
-    ),
+    (SIDE_16, &[(16, &FEW_16), (32, &FEW_32), (95, MANY.split_at(1).1), (usize::MAX, &MANY)]),
     (WAVE_64, &[(16, &WAVE_FEW), (95, WAVE_MANY.split_at(1).1), (usize::MAX, &WAVE_MANY)]),
     (SIDE_8, &[(16, &SIDE_8_FEW), (47, SIDE_8_MANY.split_at(1).1), (usize::MAX, &SIDE_8_MANY)]),
     (SOFTWARE, &[(16, &SOFTWARE_FEW), (47, SOFTWARE_MANY.split_at(1).1), (usize::MAX, &SOFTWARE_MANY)]),
@@ -269,22 +265,17 @@ mod tests {
     fn coop_tiles_change_where_the_table_says() {
         let side = |class, m, n| choose_coop(&caps(class), m, n).map(|t| (t.m(), t.n(), t.grid.2));
         for (m, n, want) in [
-            (9, 14336, (16, 64, 4)),
-            (16, 14336, (16, 64, 4)),
-            (16, 6145, (16, 64, 4)),
-            (16, 6080, (16, 32, 8)), // 95 tiles of 64
-            (17, 14336, (32, 64, 4)),
-            (32, 4096, (32, 32, 8)),
-            (33, 14336, (64, 64, 4)),
-            (64, 4096, (64, 32, 4)),
-            (65, 14336, (64, 64, 1)),
+            (9, 14336, (16, 64, 2)),
+            (16, 14336, (16, 64, 2)),
+            (16, 6145, (16, 64, 2)),
+            (16, 6080, (16, 32, 2)), // 95 tiles of 64
+            (17, 14336, (32, 64, 2)),
+            (32, 4096, (32, 32, 4)),
+            (33, 14336, (64, 64, 1)),
             (95, 14336, (64, 64, 1)),
             (96, 14336, (128, 128, 1)),
-            (191, 14336, (128, 128, 1)),
-            (192, 14336, (256, 128, 1)),
             (512, 4096, (128, 128, 1)),
             (512, 1024, (64, 64, 1)),
-            (4096, 4096, (256, 128, 1)),
         ] {
             assert_eq!(side(SIDE_16, m, n), Ok(want), "{m} rows of {n}");
         }

@@ -9,6 +9,8 @@ const TILE_M = GRID_M * FRAG_M * SIDE;
 const TILE_N = GRID_N * FRAG_N * SIDE;
 const STRIDE = TILE_K + 8u; // halves from one tile row to the next
 const SUBGROUPS = GRID_M * GRID_N * GRID_K;
+const LANES = THREADS / SUBGROUPS;
+const APART = GRID_K * LANES * SUMS / SIDE; // from a row of a thread's outputs to the next
 const SLICE = TILE_K / GRID_K;
 const STEP = TILE_K * DEPTH;
 const W_PIECES = TILE_K / W_EACH; // of a row of w in TILE_K
@@ -25,7 +27,7 @@ var<workgroup> tile_a: array<f16, TILE_M * STRIDE>;
 var<workgroup> tile_w: array<f16, TILE_N * STRIDE>;
 const UNIT = 1u;
 #endif
-var<workgroup> scratch: array<f32, SUBGROUPS * SIDE * SIDE>;
+var<workgroup> scratch: array<f32, SUBGROUPS * ROUND * SIDE * SIDE>;
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -34,7 +36,6 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
-    @builtin(subgroup_size) lanes: u32,
 ) {
     let tiles_m = (params.m + TILE_M - 1u) / TILE_M;
     let tiles_n = (params.n + TILE_N - 1u) / TILE_N;
@@ -58,20 +59,20 @@ fn main(
     // What this thread moves each step: where it comes from, where it goes.
 #for t A_ITEMS
     let a_item_{t} = {t}u * THREADS + thread;
-    let a_row_{t} = min(m0 + a_item_{t} / (TILE_K / 8u), params.m - 1u);
-    let a_k_{t} = a_item_{t} % (TILE_K / 8u) * 8u;
-    let a_to_{t} = a_item_{t} / (TILE_K / 8u) * STRIDE + a_k_{t};
+    let a_at_{t} = place(a_item_{t}, TILE_K / 8u, 8u);
+    let a_row_{t} = min(m0 + a_at_{t}.x, params.m - 1u);
+    let a_k_{t} = a_at_{t}.y * 8u;
+    let a_to_{t} = a_at_{t}.x * STRIDE + a_k_{t};
 #for d DEPTH
     var a_{t}_{d} = load_eight(a_row_{t}, {d}u * TILE_K + a_k_{t});
 #endfor
 #endfor
 #for t W_ITEMS
     let w_item_{t} = {t}u * THREADS + thread;
-    // Neighbouring threads take eight rows, whose places are in different banks.
-    let w_in_{t} = w_item_{t} / (8u * W_PIECES) * 8u + w_item_{t} % 8u;
-    let w_row_{t} = min(n0 + w_in_{t}, params.n - 1u);
-    let w_k_{t} = w_item_{t} / 8u % W_PIECES * W_EACH;
-    let w_to_{t} = w_in_{t} * STRIDE + w_k_{t};
+    let w_at_{t} = place(w_item_{t}, W_PIECES, W_EACH);
+    let w_row_{t} = min(n0 + w_at_{t}.x, params.n - 1u);
+    let w_k_{t} = w_at_{t}.y * W_EACH;
+    let w_to_{t} = w_at_{t}.x * STRIDE + w_k_{t};
 #for d DEPTH
     var w_{t}_{d} = fetch_packet(w_row_{t}, {d}u * TILE_K + w_k_{t});
 #for s SPANS
@@ -80,6 +81,21 @@ fn main(
 #endfor
 #endfor
     for (var k0 = 0u; k0 < params.k; k0 += STEP) {
+#if DEPTH != 1
+        // All loads for the next DEPTH steps at once, and none is looked at before: NVIDIA's warps tell six loads apart, and one
+        // that waits for an old load waits for the young ones that share its mark.
+#for d DEPTH
+#for t A_ITEMS
+        let next_a_{t}_{d} = load_eight(a_row_{t}, k0 + STEP + {d}u * TILE_K + a_k_{t});
+#endfor
+#for t W_ITEMS
+        let next_w_{t}_{d} = fetch_packet(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t});
+#for s SPANS
+        let next_affine_{t}_{s}_{d} = fetch_affine(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t} + {s}u * SPAN);
+#endfor
+#endfor
+#endfor
+#endif
 #for d DEPTH
         workgroupBarrier();
 #for t A_ITEMS
@@ -91,23 +107,25 @@ fn main(
         put_w(
             w_to_{t} + {s}u * SPAN + {h}u * 8u,
             w_{t}_{d},
-            (w_k_{t} % PACKET + {s}u * SPAN) / 8u + {h}u,
+            (({d}u * TILE_K + w_k_{t}) % PACKET + {s}u * SPAN) / 8u + {h}u,
             affine_{t}_{s}_{d},
         );
 #endfor
 #endfor
 #endfor
         workgroupBarrier();
-        // Loads for DEPTH steps on; past the end of K they repeat the last ones.
+#if DEPTH == 1
+        // Loads for the next step; past the end of K they repeat the last ones.
 #for t A_ITEMS
-        a_{t}_{d} = load_eight(a_row_{t}, k0 + STEP + {d}u * TILE_K + a_k_{t});
+        a_{t}_0 = load_eight(a_row_{t}, k0 + STEP + a_k_{t});
 #endfor
 #for t W_ITEMS
-        w_{t}_{d} = fetch_packet(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t});
+        w_{t}_0 = fetch_packet(w_row_{t}, k0 + STEP + w_k_{t});
 #for s SPANS
-        affine_{t}_{s}_{d} = fetch_affine(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t} + {s}u * SPAN);
+        affine_{t}_{s}_0 = fetch_affine(w_row_{t}, k0 + STEP + w_k_{t} + {s}u * SPAN);
 #endfor
 #endfor
+#endif
         for (var in_slice = 0u; in_slice < SLICE; in_slice += SIDE) {
             let k = k_slice + in_slice;
 #for j FRAG_N
@@ -123,43 +141,76 @@ fn main(
 #endfor
         }
 #endfor
+#if DEPTH != 1
+#for d DEPTH
+#for t A_ITEMS
+        a_{t}_{d} = next_a_{t}_{d};
+#endfor
+#for t W_ITEMS
+        w_{t}_{d} = next_w_{t}_{d};
+#for s SPANS
+        affine_{t}_{s}_{d} = next_affine_{t}_{s}_{d};
+#endfor
+#endfor
+#endfor
+#endif
     }
-    // Matrices have no element access, so each passes through this subgroup's scratch on its way to the epilogue.
-    let mine = subgroup * SIDE * SIDE;
+    // Matrices have no element access, so they pass through this subgroup's scratch on their way to the epilogue, ROUND at a time.
+    let mine = subgroup * ROUND * SIDE * SIDE;
 #for i FRAG_M
+#for r ROUNDS
+    workgroupBarrier();
+#if ROUND == 1
+    coopStoreT(sum_{i}_{r}, &scratch[mine], SIDE);
+#else
 #for j FRAG_N
+    coopStoreT(sum_{i}_{j}, &scratch[mine + {j}u * SIDE * SIDE], SIDE);
+#endfor
+#endif
     workgroupBarrier();
-    coopStoreT(sum_{i}_{j}, &scratch[mine], SIDE);
-    workgroupBarrier();
-    flush(subgroup, m0 + frag_m + {i}u * SIDE, n0 + frag_n + {j}u * SIDE, lane, lanes);
+    for (var j = 0u; j < ROUND; j++) {
+        flush(subgroup, j, m0 + frag_m + {i}u * SIDE, n0 + frag_n + ({r}u * ROUND + j) * SIDE, lane);
+    }
 #endfor
 #endfor
 }
 
-// Finishes one matrix of outputs: the subgroups that have sums of it take turns with its elements.
-fn flush(subgroup: u32, m0: u32, n0: u32, lane: u32, lanes: u32) {
+// Which row, and which of its `pieces` of `each` elements, a thread fetches. What eight neighbouring threads take decides the speed:
+// their places in the padded tile must lie in different banks, and among such choices the fewest rows are best, since
+// every line of the cache that is touched costs a look-up.
+fn place(item: u32, pieces: u32, each: u32) -> vec2<u32> {
+    let near = min(pieces, 64u / each); // pieces that fill the banks once
+    let rows = 8u / near;
+    let i = item / near % rows;
+    let rest = item / 8u % pieces;
+    let other = rest % near;
+    // From one row of the tile to the next banks shift by 16 bytes, or by 80 where steps are short.
+    let row = select(i % 2u * 4u + i / 2u + other * rows / 2u, other * rows + i, TILE_K >= 64u);
+    return vec2<u32>(item / (8u * pieces) * 8u + row, rest / near * near + item % near);
+}
+
+// Finishes one matrix of outputs. A thread has SUMS neighbouring columns of every APARTth row; the subgroups that have sums of
+// the matrix share its rows.
+fn flush(subgroup: u32, round: u32, m0: u32, n0: u32, lane: u32) {
     let matrix = subgroup % (GRID_M * GRID_N);
-    let turn = subgroup / (GRID_M * GRID_N);
-    for (var e = (turn * lanes + lane) * SUMS; e < SIDE * SIDE; e += GRID_K * lanes * SUMS) {
-        let m = m0 + e / SIDE;
-        let n = n0 + e % SIDE;
-        let at = matrix * SIDE * SIDE + e;
-        if m < params.m && n < params.n {
-#if SUMS == 4
-            finish(vec4<f32>(sum_of(at), sum_of(at + 1u), sum_of(at + 2u), sum_of(at + 3u)), m, n);
-#elif SUMS == 2
-            finish(vec2<f32>(sum_of(at), sum_of(at + 1u)), m, n);
-#else
-            finish(sum_of(at), m, n);
-#endif
-        }
+    let unit = (subgroup / (GRID_M * GRID_N) * LANES + lane) * SUMS;
+    let n = unit % SIDE;
+    if n0 + n >= params.n { return; }
+    for (var first = unit / SIDE; first < SIDE; first += 4u * APART) {
+        let rows = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u) * APART;
+        var sums: array<vec4<f32>, SUMS>;
+#for s SUMS
+        let at_{s} = (matrix * ROUND + round) * SIDE * SIDE + min(rows, vec4<u32>(SIDE - 1u)) * SIDE + n + {s}u;
+        sums[{s}] = vec4<f32>(sum_of(at_{s}.x), sum_of(at_{s}.y), sum_of(at_{s}.z), sum_of(at_{s}.w));
+#endfor
+        finish_rows(sums, select(vec4<u32>(params.m), m0 + rows, rows < vec4<u32>(SIDE)), n0 + n);
     }
 }
 
 // The sum over the slices of K of what the scratch of the first has here.
 fn sum_of(at: u32) -> f32 {
     var sum = scratch[at];
-    for (var s = 1u; s < GRID_K; s++) { sum += scratch[s * (GRID_M * GRID_N * SIDE * SIDE) + at]; }
+    for (var s = 1u; s < GRID_K; s++) { sum += scratch[s * (GRID_M * GRID_N * ROUND * SIDE * SIDE) + at]; }
     return sum;
 }
 

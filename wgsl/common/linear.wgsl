@@ -83,20 +83,50 @@ fn finish_four(sums: vec4<f32>, m: u32, n: u32) {
 #endif
 }
 
+// The same for four rows and SUMS columns from `n` on, column by column: what belongs to a column is loaded once, and a branch
+// is taken once for all. Rows past the end are left out.
+fn finish_rows(sums: array<vec4<f32>, SUMS>, rows: vec4<u32>, n: u32) {
+#if PAIR
+    let column = (params.n_first + n) / 2u;
+    let values = activate_four(sums[0], params.activation) * sums[1];
+#if TO == bf16
+    let next = activate_four(sums[2], params.activation) * sums[3];
+#endif
+#else
+    let column = params.n_first + n;
+    let values = outputs(sums[0], rows, column);
+#if TO == bf16
+    let next = outputs(sums[1], rows, column + 1u);
+#endif
+#endif
+#for r 4
+#if TO == bf16
+    if rows[{r}] < params.m { store(bf16_word(vec2<f32>(values[{r}], next[{r}])), rows[{r}], column); }
+#else
+    if rows[{r}] < params.m { store(OUT_UNIT(values[{r}]), rows[{r}], column); }
+#endif
+#endfor
+}
+
 #if PAIR
 fn gated(sums: vec2<f32>) -> f32 { return activate(sums.x, params.activation) * sums.y; }
 #else
-fn output(sum: f32, m: u32, column: u32) -> f32 {
-    var value = sum * params.scale;
-    if (params.flags & 1u) != 0u { value += stored(bias[column / IN_UNIT], column); }
-    value = activate(value, params.activation);
+fn output(sum: f32, m: u32, column: u32) -> f32 { return outputs(vec4<f32>(sum), vec4<u32>(m), column).x; }
+
+fn outputs(sums: vec4<f32>, rows: vec4<u32>, column: u32) -> vec4<f32> {
+    var values = sums * params.scale;
+    if (params.flags & 1u) != 0u { values += stored(bias[column / IN_UNIT], column); }
+    values = activate_four(values, params.activation);
 #if !SPLIT
     if (params.flags & 2u) != 0u {
-        let at = m * params.n_all + column;
-        value += stored(aux[at / IN_UNIT], at);
+        let at = min(rows, vec4<u32>(params.m - 1u)) * params.n_all + column;
+#for r 4
+        let aux_{r} = stored(aux[at[{r}] / IN_UNIT], at[{r}]);
+#endfor
+        values += vec4<f32>(aux_0, aux_1, aux_2, aux_3);
     }
 #endif
-    return value;
+    return values;
 }
 #endif
 

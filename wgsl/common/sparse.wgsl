@@ -56,9 +56,25 @@ fn scale_at(row: u32, k: u32) -> f32 {
 // Finishes and stores the sum for row `m` of a and row `n` of this part of w. The caller has checked both.
 fn finish(sum: f32, m: u32, n: u32) {
     let column = params.n_first + n;
-    var value = sum;
-    if (params.flags & 1u) != 0u { value += f32(bias[column]); }
-    value = activate(value, params.activation);
-    if (params.flags & 2u) != 0u { value += f32(aux[m * params.n_all + column]); }
-    out[m * params.n_all + column] = TO(value);
+    out[m * params.n_all + column] = TO(outputs(vec4<f32>(sum), vec4<u32>(m), column).x);
+}
+
+// The same for four rows; those past the end are left out.
+fn finish_rows(sums: array<vec4<f32>, 1>, rows: vec4<u32>, n: u32) {
+    let column = params.n_first + n;
+    let values = outputs(sums[0], rows, column);
+#for r 4
+    if rows[{r}] < params.m { out[rows[{r}] * params.n_all + column] = TO(values[{r}]); }
+#endfor
+}
+
+fn outputs(sums: vec4<f32>, rows: vec4<u32>, column: u32) -> vec4<f32> {
+    var values = sums;
+    if (params.flags & 1u) != 0u { values += f32(bias[column]); }
+    values = activate_four(values, params.activation);
+    if (params.flags & 2u) != 0u {
+        let at = min(rows, vec4<u32>(params.m - 1u)) * params.n_all + column;
+        values += vec4<f32>(f32(aux[at.x]), f32(aux[at.y]), f32(aux[at.z]), f32(aux[at.w]));
+    }
+    return values;
 }

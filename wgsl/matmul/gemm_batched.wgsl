@@ -146,8 +146,7 @@ fn finish(sums: vec4<f32>, batch: u32, m: u32, n: u32) {
     let row = (batch * params.m + m) * params.n;
     var x = sums * params.scale;
     if (params.flags & 1u) != 0u { x += load2(batch * params.stride_bias, n, params.n); }
-    let kind = params.activation;
-    x = vec4(activate(x.x, kind), activate(x.y, kind), activate(x.z, kind), activate(x.w, kind));
+    x = activate_four(x, params.activation);
     if (params.flags & 2u) != 0u { x += load3(row, n, params.n); }
 #if KIND3 == bf16
     let low = bf16_word(x.xy);

@@ -2,9 +2,9 @@
 // GRID_M × GRID_N × GRID_K subgroups owns a TILE_M × TILE_N tile of out, each subgroup FRAG_M × FRAG_N matrices of it for one of
 // GRID_K slices of each step of K; the slices' sums are added at the end, in their order. Per step of TILE_K all threads decode w
 // and copy a into f16 tiles in workgroup memory (rows padded by 8 halves against bank conflicts), while the loads of the next
-// DEPTH steps are in flight. Few rows of a leave few workgroups, which must load far ahead to fill the memory bus. Loads
-// are issued without any condition (indices are clamped): a branch around them costs 45 % on NVIDIA. One buffer and two barriers
-// beat two buffers: the larger tile wins.
+// DEPTH steps are in flight. Loads are issued without any condition (indices are clamped): a branch around them costs 45 % on
+// NVIDIA. There is one pair of tiles and two barriers a step, and a second workgroup on the same core works while this one
+// waits; two pairs would take the room that it needs. docs/performance.md has what else was tried.
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/weight.wgsl"
