@@ -6,12 +6,12 @@
 inline Eight gamma_eight(device const AUnit* gamma, constant Params& params, uint c) {
     Eight gains;
     for (uint i = 0; i < 4u; ++i) {
-        gains.lo[i] = float(gamma[min(c + i, params.k - 1u)]);
-        gains.hi[i] = float(gamma[min(c + 4u + i, params.k - 1u)]);
+        gains.lo[i] = input_of(gamma[min(c + i, params.k - 1u)]);
+        gains.hi[i] = input_of(gamma[min(c + 4u + i, params.k - 1u)]);
     }
     return gains;
 }
-#elif TA == f16
+#elif TA != f32
 inline Eight gamma_eight(device const AUnit* gamma, constant Params& params, uint c) {
     return widen(gamma[min(c, params.k - 8u) >> 3u]);
 }

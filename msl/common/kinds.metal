@@ -1,14 +1,9 @@
 // Tensors whose dtype is a parameter, kind = 0 f32, 1 f16, 2 bf16, as words. Needs eight.metal.
-
-// The bf16 nearest to x, ties to even, in the low half.
-inline uint bf16_bits(float x) {
-    uint bits = as_type<uint>(x);
-    return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
-}
+//!include "common/bf16.metal"
 
 // The two elements of a word of f16 or bf16.
 inline float2 two_of(uint word, uint kind) {
-    return kind == 1u ? halves(word) : float2(as_type<float>(word << 16u), as_type<float>(word & 0xffff0000u));
+    return kind == 1u ? halves(word) : bf16_pair(word);
 }
 
 inline uint word_of(float2 two, uint kind) {

@@ -19,6 +19,21 @@ struct Params {
     uint kv_row;        // their first row that is written
 };
 //!include "common/packed.metal"
+//!include "common/bf16.metal"
+
+// What lies in memory as numbers, and back.
+#if TA == bf16
+inline float input_of(TA x) { return bf16_of(x); }
+#else
+inline float input_of(TA x) { return float(x); }
+#endif
+#if TO == bf16
+inline TO stored(float x) { return TO(bf16_bits(x)); }
+inline float output_of(TO x) { return bf16_of(x); }
+#else
+inline TO stored(float x) { return TO(x); }
+inline float output_of(TO x) { return float(x); }
+#endif
 
 struct Output {
     device const TO* bias;
@@ -35,28 +50,28 @@ struct Output {
 // Rows of w alternate between gate and up: two neighbouring sums make one output, act(gate) · up.
 inline void finish_pair(Output to, constant Params& params, float gate, float up, uint m, uint n) {
     uint at = (params.out_row + m) * params.n_all + (params.n_first + n) / 2u;
-    to.out[at] = TO(activate(gate, params.activation) * up);
+    to.out[at] = stored(activate(gate, params.activation) * up);
 }
 #else
 // Finishes and stores the sum for row `m` of a and row `n` of this part of w. The caller has checked both.
 inline void finish(Output to, constant Params& params, float sum, uint m, uint n) {
     uint column = params.n_first + n;
     float value = sum * params.scale;
-    if ((params.flags & 1u) != 0u) value += float(to.bias[column]);
+    if ((params.flags & 1u) != 0u) value += output_of(to.bias[column]);
     value = activate(value, params.activation);
 #if SPLIT
     if (column < params.q_end) {
-        to.out[(params.out_row + m) * params.q_end + column] = TO(value);
+        to.out[(params.out_row + m) * params.q_end + column] = stored(value);
     } else if (column < params.k_end) {
         uint width = params.k_end - params.q_end;
-        to.out_k[(params.kv_row + m) * width + column - params.q_end] = TO(value);
+        to.out_k[(params.kv_row + m) * width + column - params.q_end] = stored(value);
     } else {
         uint width = params.n_all - params.k_end;
-        to.out_v[(params.kv_row + m) * width + column - params.k_end] = TO(value);
+        to.out_v[(params.kv_row + m) * width + column - params.k_end] = stored(value);
     }
 #else
-    if ((params.flags & 2u) != 0u) value += float(to.aux[m * params.n_all + column]);
-    to.out[(params.out_row + m) * params.n_all + column] = TO(value);
+    if ((params.flags & 2u) != 0u) value += output_of(to.aux[m * params.n_all + column]);
+    to.out[(params.out_row + m) * params.n_all + column] = stored(value);
 #endif
 }
 #endif

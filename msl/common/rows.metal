@@ -7,7 +7,7 @@
 using AUnit = TA;
 using RawEight = Eight;
 inline float element(device const AUnit* a, constant Params& params, uint row, uint c) {
-    float x = float(a[row * params.k + min(c, params.k - 1u)]);
+    float x = input_of(a[row * params.k + min(c, params.k - 1u)]);
     return c < params.k ? x : 0.0f;
 }
 inline RawEight load_eight(device const AUnit* a, constant Params& params, uint row, uint c) {
@@ -18,7 +18,7 @@ inline RawEight load_eight(device const AUnit* a, constant Params& params, uint 
                element(a, params, row, c + 7u))};
 }
 inline Eight widen(RawEight raw) { return raw; }
-#elif TA == f16
+#elif TA != f32
 using AUnit = uint4;
 using RawEight = uint4;
 inline RawEight load_eight(device const AUnit* a, constant Params& params, uint row, uint c) {
@@ -29,7 +29,13 @@ inline RawEight load_eight(device const AUnit* a, constant Params& params, uint 
     return raw;
 #endif
 }
-inline Eight widen(RawEight raw) { return Eight{float4(halves(raw.x), halves(raw.y)), float4(halves(raw.z), halves(raw.w))}; }
+inline Eight widen(RawEight raw) {
+#if TA == bf16
+    return Eight{float4(bf16_pair(raw.x), bf16_pair(raw.y)), float4(bf16_pair(raw.z), bf16_pair(raw.w))};
+#else
+    return Eight{float4(halves(raw.x), halves(raw.y)), float4(halves(raw.z), halves(raw.w))};
+#endif
+}
 #else
 using AUnit = float4;
 using RawEight = Eight;

@@ -19,7 +19,7 @@ pub use compiler_log::install_logger;
 pub use memory::Readback;
 
 use crate::error::{Error, Result};
-use crate::kernel::{PipelineCache, Recorder, Tier};
+use crate::kernel::{MslSource, PipelineCache, Recorder, Tier};
 
 /// A device, its queue, what it can do, and the caches of pipelines and bind groups. Cheap to clone; clones
 /// share everything.
@@ -186,6 +186,26 @@ impl Gpu {
         let mut dry = Recorder::dry(self);
         record(&mut dry)?;
         self.0.pipelines.compile_all(self, dry.into_planned().pipelines)
+    }
+
+    /// The MSL of the pipelines that have been compiled so far, to be compiled ahead of time for another run:
+    /// [`Gpu::add_metal_libraries`]. Empty where the `Msl` tier is not served; call [`Gpu::warm_up`] first.
+    ///
+    /// # Errors
+    /// [`Error::Compile`] if a text cannot be composed again, which would be an error of this crate.
+    pub fn msl_sources(&self) -> Result<Vec<MslSource>> {
+        self.0.pipelines.msl_sources()
+    }
+
+    /// Metal libraries (the bytes of `metallib` files) by the names of the [sources](Gpu::msl_sources) that they were compiled
+    /// of. Pipelines that are compiled from now on take them in place of text; names that match no text are not used, and what
+    /// has no library is compiled from text. A library that Metal refuses is an [`Error::Compile`] at its pipeline's first use.
+    /// `docs/metal.md` has the commands.
+    ///
+    /// # Safety
+    /// Nothing can check what a library does: each must be what Metal's compiler made of the source of its name.
+    pub unsafe fn add_metal_libraries(&self, libraries: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        self.0.pipelines.add_libraries(libraries);
     }
 
     /// Blocks until all submitted work is done.

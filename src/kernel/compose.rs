@@ -71,13 +71,14 @@ impl Language {
     }
 }
 
-/// MSL's name of a WGSL type: `vec4<f16>` is `half4`.
+/// MSL's name of a WGSL type: `vec4<f16>` is `half4`; the bits of a bf16 are those of an integer.
 fn msl_type(wgsl: &str) -> String {
     let scalar = |name: &str| match name {
         "f32" => "float",
         "f16" => "half",
         "u32" => "uint",
         "i32" => "int",
+        "bf16" => "ushort",
         _ => "auto", // no such type: the compiler will say where
     };
     match wgsl.strip_prefix("vec").and_then(|rest| rest.strip_suffix('>')?.split_once('<')) {

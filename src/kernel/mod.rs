@@ -4,6 +4,7 @@
 mod case;
 mod catalogue;
 mod compose;
+mod msl_library;
 mod pipeline;
 mod plan;
 mod recorder;
@@ -17,6 +18,7 @@ pub use catalogue::{CATALOGUE, find};
 #[cfg(feature = "audit")]
 pub use compose::shaders_from;
 pub use compose::{Composed, compose};
+pub use msl_library::MslSource;
 pub(crate) use pipeline::PipelineCache;
 pub(crate) use plan::{index32, unit};
 #[cfg(feature = "audit")]

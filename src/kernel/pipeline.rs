@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
+use super::catalogue::find;
 use super::compose::{Composed, compose};
+use super::msl_library::{MetalLibraries, MslSource, passthrough};
 use super::spec::{Access, Defines, KernelSpec, Tier, TierSpec};
 use crate::device::{Gpu, compiler_log};
 use crate::error::{Error, Result};
@@ -42,6 +44,7 @@ pub(crate) struct PipelineCache {
     layouts: Mutex<HashMap<LayoutKey, Arc<Layout>>>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     groups: Mutex<HashMap<BindKey, wgpu::BindGroup>>,
+    libraries: Mutex<MetalLibraries>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,7 +118,7 @@ impl PipelineCache {
         let internal = gpu.device().push_error_scope(wgpu::ErrorFilter::Internal);
         let ((module, pipeline), heard) = compiler_log::listen(|| {
             let module = match key.tier {
-                Tier::Msl => msl_module(gpu, tier, &composed, key.threads),
+                Tier::Msl => self.msl_module(gpu, spec, tier, &composed, key.threads),
                 _ => wgsl_module(gpu, tier, &composed),
             };
             let pipeline = gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -161,6 +164,42 @@ impl PipelineCache {
         };
         missing.par_iter().try_for_each(|(key, spec)| self.pipeline(gpu, spec, key).map(drop))?;
         Ok(missing.len())
+    }
+
+    /// The MSL of the pipelines that there are.
+    pub fn msl_sources(&self) -> Result<Vec<MslSource>> {
+        let keys: Vec<PipelineKey> = lock(&self.pipelines).keys().cloned().collect();
+        let mut sources = Vec::new();
+        for key in keys.iter().filter(|key| key.tier == Tier::Msl) {
+            let Some(tier) = find(key.kernel).and_then(|spec| spec.tier(Tier::Msl)) else { continue };
+            sources.push(MslSource::new(key.kernel, compose(tier.path, tier.source, &key.defines)?.text));
+        }
+        sources.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(sources)
+    }
+
+    pub fn add_libraries(&self, libraries: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        lock(&self.libraries).extend(libraries);
+    }
+
+    /// A module of MSL, which wgpu passes on as it is. The caller has seen to it that the backend is Metal.
+    fn msl_module(
+        &self,
+        gpu: &Gpu,
+        spec: &KernelSpec,
+        tier: &TierSpec,
+        composed: &Composed,
+        threads: u32,
+    ) -> wgpu::ShaderModule {
+        let entry =
+            wgpu::PassthroughShaderEntryPoint { name: tier.entry().into(), workgroup_size: (threads, 1, 1) };
+        let source = MslSource::new(spec.name, composed.text.clone());
+        let libraries = lock(&self.libraries);
+        let descriptor = passthrough(tier.path, &entry, &source, &libraries);
+        // SAFETY: nobody reflects or checks the text, so the tests do. `tests/shaders.rs` compares its arguments, slots and
+        // parameters with the declaration, and `tests/msl.rs` runs it over all cases with every access checked. A library
+        // was promised to be made of this text.
+        unsafe { gpu.device().create_shader_module_passthrough(descriptor) }
     }
 
     pub fn bind_group(&self, gpu: &Gpu, spec: &KernelSpec, tensors: &[&Tensor]) -> wgpu::BindGroup {
@@ -220,19 +259,4 @@ fn wgsl_module(gpu: &Gpu, tier: &TierSpec, composed: &Composed) -> wgpu::ShaderM
     // record functions have checked against the bound tensors, and the audit runs all cases with the
     // checks on (`--checks full`) and compares guard zones behind every output.
     unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-}
-
-/// A module of MSL, which wgpu passes on as it is. The caller has seen to it that the backend is Metal.
-fn msl_module(gpu: &Gpu, tier: &TierSpec, composed: &Composed, threads: u32) -> wgpu::ShaderModule {
-    let entry =
-        wgpu::PassthroughShaderEntryPoint { name: tier.entry().into(), workgroup_size: (threads, 1, 1) };
-    let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
-        label: Some(tier.path),
-        entry_points: std::borrow::Cow::Borrowed(std::slice::from_ref(&entry)),
-        msl: Some(composed.text.as_str().into()),
-        ..Default::default()
-    };
-    // SAFETY: nobody reflects or checks the text, so the tests do. `tests/shaders.rs` compares its arguments, slots and
-    // parameters with the declaration, and `tests/msl.rs` runs it over all cases with every access checked.
-    unsafe { gpu.device().create_shader_module_passthrough(descriptor) }
 }

@@ -1,9 +1,9 @@
 //! Tiles of the products on simdgroup matrices: `msl/common/tiles.metal`.
 
 use super::plan::Traits;
-use super::spec::{DTypes, common, dtypes_of, needs_f16, packet, traits, unique, with_types};
+use super::spec::{DTypes, common, needs_f16, packet, traits, unique, with_types};
 use crate::format::Format;
-use crate::kernel::{Def, Defines, Needs, Tier, Variant, defines};
+use crate::kernel::{Def, Defines, Needs, Variant, defines};
 use crate::tensor::DType;
 
 /// Threads of a threadgroup: two rows of two SIMD-groups.
@@ -95,7 +95,7 @@ pub(super) fn msl_variant(tile: &MslTile, traits: Traits, dtypes: DTypes, pair: 
 pub(super) fn msl_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(formats) {
-        for dtypes in dtypes_of(Tier::Msl) {
+        for dtypes in super::DTYPES {
             let tiles = MslTile::all(wide_tiles(traits.format, dtypes.0));
             all.extend(tiles.map(|tile| msl_variant(tile, traits, dtypes, pair)));
         }

@@ -71,9 +71,6 @@ pub(super) fn variant(
     let traits =
         Traits { format: weight.format(), rows: Rows::of(weight), split_packet: weight.split_packet() };
     let Request { spec, m, n, a, out, pair } = *request;
-    if tier == Tier::Msl && [a, out].contains(&DType::Bf16) {
-        return Err("its kernels take and give f32 and f16".to_string());
-    }
     if spec.name.ends_with("gemv") {
         if m > MAX_GEMV_ROWS {
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));

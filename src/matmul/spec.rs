@@ -165,7 +165,7 @@ pub(super) fn common(traits: Traits, (a, out): DTypes, pair: bool, f16: bool) ->
     defines
 }
 
-/// In MSL the dtypes are types as well as words: its kernels have no bf16.
+/// In MSL the dtypes are types as well as words.
 pub(super) fn with_types(mut defines: Defines, (a, out): DTypes) -> Defines {
     for (name, value) in &mut defines {
         match *name {
@@ -307,16 +307,10 @@ pub(super) fn traits(formats: &[Format]) -> Vec<Traits> {
     all
 }
 
-/// Dtypes of activations and results that a tier serves.
-pub(super) fn dtypes_of(tier: Tier) -> impl Iterator<Item = DTypes> {
-    let serves = move |(a, out): &DTypes| tier != Tier::Msl || ![*a, *out].contains(&DType::Bf16);
-    super::DTYPES.into_iter().filter(serves)
-}
-
 pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
-        for dtypes in dtypes_of(tier) {
+        for dtypes in super::DTYPES {
             all.extend(gemv_tiles(tier).iter().map(|&tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }
