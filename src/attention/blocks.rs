@@ -54,7 +54,8 @@ pub(super) fn record_tiles(recorder: &mut Recorder<'_, '_>, request: &AttentionP
     let AttentionPaged { q, cache, context, out, options, .. } = *request;
     let Some((s, mask, blocks)) = check(ATTENTION_PAGED.name, request)? else { return Ok(()) };
     let extras = spec::Extras::Blocks(cache.format);
-    let (tier, defines, needs) = spec::prefill_plan(recorder, &ATTENTION_PAGED, &s, extras)?;
+    let spec::Prefill { tier, defines, needs, rows } =
+        spec::prefill_plan(recorder, &ATTENTION_PAGED, &s, extras)?;
     let params = spec::AttentionParams {
         bias: mask.some,
         bias_b: mask.b,
@@ -63,7 +64,7 @@ pub(super) fn record_tiles(recorder: &mut Recorder<'_, '_>, request: &AttentionP
         block: s.capacity.max(1),
         blocks,
         table: context.table().map_or(0, |table| table.cols() as u32),
-        ..prefill_params(&s, &options)
+        ..prefill_params(&s, &options, rows)
     };
     recorder.launch(Launch {
         spec: &ATTENTION_PAGED,

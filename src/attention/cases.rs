@@ -53,6 +53,9 @@ pub(super) fn prefill_cases() -> Vec<Case> {
         (Full, 1, 30, 2, 2, 248, 20, 0, true, Normal),
         (Full, 1, 37, 2, 1, 64, 45, 3, true, Large),
         (Full, 1, 70, 2, 1, 64, 300, 0, true, Steep),
+        // Enough workgroups for tiles of twice the rows.
+        (Full, 1, 65, 132, 132, 32, 70, 2, true, Normal),
+        (Full, 1, 75, 132, 66, 64, 150, 3, true, Steep),
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 2048, 32, 8, 128, 2048, 0, true, Normal),
         (Perf, 1, 4096, 32, 8, 128, 4096, 0, true, Normal),
@@ -161,6 +164,9 @@ fn extra_cases(dtype: DType, call: Call) -> Vec<Case> {
         ((Full, 1, 6, 3, 1, 40, 92, 0, true, Normal), tree(Growth::Chain)),
         ((Full, 3, 8, 4, 4, 128, 120, 2, true, Normal), tree(Growth::Star)),
         ((Full, 3, 3, 2, 1, 80, 90, 1, true, Normal), tree(Growth::Star)),
+        // Enough workgroups for tiles of twice the rows.
+        ((Full, 1, 6, 132, 66, 96, 90, 1, true, Normal), all),
+        ((Full, 1, 6, 132, 66, 128, 80, 0, true, Normal), tree(Growth::Depth(9))),
         // Nodes deeper than the window.
         ((Full, 2, 8, 2, 1, 96, 200, 0, true, Normal), Extra { window: Some(3), ..tree(Growth::Depth(6)) }),
     ];

@@ -29,37 +29,73 @@ pub(super) fn plan(caps: &Caps, s: &Sizes, extras: Extras) -> Result<Variant, St
         let (side, lanes) = own;
         return Err(format!("no tile for matrices of side {side} and subgroups of {lanes} lanes"));
     }
-    let width = WIDTHS.into_iter().find(|&width| width >= s.d.max(s.d_v)).unwrap_or(WIDTHS[5]);
-    Ok(variant(own, width, extras, caps.backend != wgpu::Backend::Metal))
+    Ok(variant(own, width(s), tile_rows(caps, s), extras, caps.backend != wgpu::Backend::Metal))
+}
+
+/// Columns of the tile that serves a call.
+fn width(s: &Sizes) -> u32 {
+    WIDTHS.into_iter().find(|&width| width >= s.d.max(s.d_v)).unwrap_or(WIDTHS[5])
+}
+
+/// Folded rows of a workgroup: twice the usual, whose keys are then staged half as often, where that still gives each
+/// compute unit a workgroup.
+pub(super) fn tile_rows(caps: &Caps, s: &Sizes) -> u32 {
+    let own = (caps.coop_side.unwrap_or(0), caps.subgroup_size);
+    let groups = (s.b * s.hkv).saturating_mul(s.tiles(2 * TILE_ROWS));
+    if groups >= COMPUTE_UNITS && rows(own, width(s)).contains(&(2 * TILE_ROWS)) {
+        return 2 * TILE_ROWS;
+    }
+    TILE_ROWS
+}
+
+/// Of a large GPU.
+const COMPUTE_UNITS: u32 = 132;
+
+/// The rows of workgroups that have a variant.
+fn rows(own: (u32, u32), width: u32) -> &'static [u32] {
+    // Subgroups of 64 lanes would be 512 threads, wide heads take more workgroup memory than there is.
+    if own == (16, 32) && width <= 128 { &[TILE_ROWS, 2 * TILE_ROWS] } else { &[TILE_ROWS] }
 }
 
 /// For heads of up to `width` elements, of keys and of values.
-fn variant((side, lanes): (u32, u32), width: u32, extras: Extras, vector_tiles: bool) -> Variant {
+fn variant((side, lanes): (u32, u32), width: u32, rows: u32, extras: Extras, vector_tiles: bool) -> Variant {
     // Side 16 may use 48 KiB of workgroup memory, side 8 32.
-    let keys = if side == 16 && width <= 128 { 64 } else { 32 };
-    let threads = TILE_ROWS / side * lanes;
-    // Matrices of a row of O that the row of scores has room for; whole groups of them make the width.
-    let per = if (width / side).is_multiple_of(4) { keys.min(4 * side) / side } else { 2 };
-    let mut defines = extras.defines(DType::F16);
+    let keys = if side == 16 && width <= 192 { 32 } else { 16 };
+    // Matrices of rows that a subgroup owns, and subgroups that share these rows. Two by two reads least, but for wide heads
+    // the registers do not suffice.
+    let (down, across) = if width <= 128 { (2, 2) } else { (1, 1) };
+    let subgroups = rows / side / down * across;
+    let threads = subgroups * lanes;
+    // Matrices of a row of Q, and those of keys and of columns of O that are a subgroup's own.
+    let (depth, s_mats, columns) = (width / side, keys / side / across, width / side / across);
+    // As many at once pass the memory of weights, or of scores, as there is room for.
+    let fit = |all: u32, room: u32| (1..=room).rev().find(|&n| all.is_multiple_of(n)).unwrap_or(1);
+    let (q_per, per) = (fit(depth, keys / side), fit(columns, s_mats));
+    let mut defines = extras.defines(DType::F16, Some(KvFormat::F16));
     defines.extend(defines![
         SIDE = Def::Num(side),
-        SUBGROUPS = Def::Num(TILE_ROWS / side),
+        ROWS = Def::Num(rows),
+        SUBGROUPS = Def::Num(subgroups),
         THREADS = Def::Num(threads),
         WIDTH = Def::Num(width),
-        GROUPS = Def::Num(width / side / per),
-        PER = Def::Num(per),
         KEYS = Def::Num(keys),
-        // Matrices of keys at once: their products do not wait for each other. Compilers choke on more of side 8.
-        UNROLL = Def::Num(if side == 16 { keys / side } else { 1 }),
-        QUADS = Def::Num(keys / 4 * TILE_ROWS / threads),
-        ITEMS = Def::Num((keys * width / 8).div_ceil(threads)),
+        DOWN = Def::Num(down),
+        ACROSS = Def::Num(across),
+        Q_GROUPS = Def::Num(depth / q_per),
+        Q_PER = Def::Num(q_per),
+        S_MATS = Def::Num(s_mats),
+        P_MATS = Def::Num(keys / side),
+        GROUPS = Def::Num(columns / per),
+        PER = Def::Num(per),
+        QUADS = Def::Num(keys / 4 * rows / threads),
+        ITEMS = Def::Num(keys.div_ceil(threads / (width / 8))),
         VECTOR_TILES = Def::Flag(vector_tiles),
     ]);
-    let (tile, weights, scores) = (keys * (width + 8), TILE_ROWS * (keys + 8), TILE_ROWS * (keys + 4));
+    let (tiles, weights, scores) = (2 * keys * (width + 8), rows * (keys + 8), rows * (keys + 8));
     let needs = Needs {
         f16: true,
-        // Last a word of each subgroup, and scales of keys.
-        workgroup_storage: 2 * (tile + weights) + 4 * (scores + TILE_ROWS / side + keys),
+        // Last a word of each subgroup, and where keys are in blocks their rows and scales.
+        workgroup_storage: 2 * (tiles + weights) + 4 * (scores + subgroups + 4 * keys),
         threads,
         coop_side: side,
         subgroup_size: lanes,
@@ -70,10 +106,10 @@ fn variant((side, lanes): (u32, u32), width: u32, extras: Extras, vector_tiles: 
 pub(super) fn variants(extras: impl IntoIterator<Item = Extras>) -> Vec<Variant> {
     let mut all = Vec::new();
     for extras in extras {
-        for (side, width) in SIDES.into_iter().flat_map(|side| WIDTHS.map(|width| (side, width))) {
-            all.push(variant(side, width, extras, true));
-            if side == (8, 32) {
-                all.push(variant(side, width, extras, false)); // Metal
+        for (own, width) in SIDES.into_iter().flat_map(|own| WIDTHS.map(|width| (own, width))) {
+            all.extend(rows(own, width).iter().map(|&rows| variant(own, width, rows, extras, true)));
+            if own == (8, 32) {
+                all.push(variant(own, width, TILE_ROWS, extras, false)); // Metal
             }
         }
     }

@@ -135,9 +135,9 @@ impl Sizes {
         self.sq * (self.hq / self.hkv)
     }
 
-    /// Workgroups of them for many queries.
-    fn tiles(&self) -> u32 {
-        self.rows().div_ceil(spec::TILE_ROWS)
+    /// Workgroups of so many of them.
+    fn tiles(&self, tile_rows: u32) -> u32 {
+        self.rows().div_ceil(tile_rows)
     }
 }
 
@@ -243,8 +243,14 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
     let Some((s, bias)) = check(ATTENTION.name, request)? else { return Ok(()) };
     let Attention { q, k, v, out, options, .. } = *request;
     let extras = if options.extras() || s.d_v != s.d { spec::Extras::Tensors } else { spec::Extras::None };
-    let (tier, defines, needs) = spec::prefill_plan(recorder, &ATTENTION, &s, extras)?;
-    let groups = s.b * s.hkv * s.tiles();
+    let spec::Prefill { tier, defines, needs, rows } = spec::prefill_plan(recorder, &ATTENTION, &s, extras)?;
+    let params = spec::AttentionParams {
+        bias: bias.some,
+        bias_b: bias.b,
+        bias_h: bias.h,
+        bias_q: bias.q,
+        ..prefill_params(&s, &options, rows)
+    };
     recorder.launch(Launch {
         spec: &ATTENTION,
         tier,
@@ -260,19 +266,13 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Attention<'_>) -> Resul
             out,
             options.lse.unwrap_or(out),
         ],
-        params: spec::AttentionParams {
-            bias: bias.some,
-            bias_b: bias.b,
-            bias_h: bias.h,
-            bias_q: bias.q,
-            ..prefill_params(&s, &options)
-        },
-        groups: u64::from(groups),
+        params,
+        groups: u64::from(params.groups),
     })
 }
 
-/// Parameters of many queries over tensors, without a bias.
-fn prefill_params(s: &Sizes, options: &Options<'_>) -> spec::AttentionParams {
+/// Parameters of many queries over tensors, without a bias, for workgroups of so many rows.
+fn prefill_params(s: &Sizes, options: &Options<'_>, rows: u32) -> spec::AttentionParams {
     spec::AttentionParams {
         sq: s.sq,
         kv_len: s.kv_len,
@@ -280,8 +280,8 @@ fn prefill_params(s: &Sizes, options: &Options<'_>) -> spec::AttentionParams {
         heads: s.hq,
         kv_heads: s.hkv,
         d4: s.d / 4,
-        tiles: s.tiles(),
-        groups: s.b * s.hkv * s.tiles(),
+        tiles: s.tiles(rows),
+        groups: s.b * s.hkv * s.tiles(rows),
         causal: u32::from(options.causal),
         scale: options.scale,
         e4: s.d_v / 4,

@@ -72,6 +72,8 @@ pub(super) fn tile_cases() -> Vec<Case> {
         // More workgroups than one grid dimension holds.
         wide(8, 8, shape(Full, 1, 66_000, 66_000, &[3], 8)),
     ];
+    // Enough workgroups for tiles of twice the rows.
+    let many = Shape { extra: some, ..shape(Full, 40, 132, 66, &[100, 60], 16) };
     let real = wide(128, 128, shape(Perf, 2048, 32, 8, &[2048], 16));
     let of = |shape: &Shape, format, dtype| case(Shape { tiles: true, ..shape.clone() }, format, dtype);
     let mut all = Vec::new();
@@ -81,6 +83,7 @@ pub(super) fn tile_cases() -> Vec<Case> {
     }
     all.extend(more.iter().map(|shape| of(shape, KvFormat::Int8, DType::F32)));
     all.extend([KvFormat::Bf16, KvFormat::Int4].map(|format| of(&each[0], format, DType::Bf16)));
+    all.extend([KvFormat::F16, KvFormat::Int8].map(|format| of(&many, format, DType::F16)));
     all.extend(more[2..5].iter().map(|shape| of(shape, KvFormat::Int8, DType::F16)));
     all
 }

@@ -152,12 +152,13 @@ pub(super) enum Extras {
 const TENSORS: [Extras; 2] = [Extras::None, Extras::Tensors];
 
 impl Extras {
-    /// What shaders of many queries are specialised on, whatever their tiles.
-    pub fn defines(self, dtype: DType) -> Defines {
+    /// What shaders of many queries are specialised on, whatever their tiles. `tensors` is how K and V are read that are
+    /// tensors: in pieces of a format, or in fours.
+    pub fn defines(self, dtype: DType, tensors: Option<KvFormat>) -> Defines {
         let (word, store) = match self {
-            Extras::None => ("none", None),
-            Extras::Tensors => ("tensors", None),
-            Extras::Varlen => ("varlen", None),
+            Extras::None => ("none", tensors),
+            Extras::Tensors => ("tensors", tensors),
+            Extras::Varlen => ("varlen", tensors),
             Extras::Blocks(format) => ("paged", Some(format)),
         };
         defines![
@@ -170,19 +171,28 @@ impl Extras {
     }
 }
 
-/// What runs a call of many queries: a tier, and how its shader is specialised.
+/// What runs a call of many queries: a tier, how its shader is specialised, and the folded rows of a workgroup.
+pub(super) struct Prefill {
+    pub tier: Tier,
+    pub defines: Defines,
+    pub needs: Needs,
+    pub rows: u32,
+}
+
 pub(super) fn prefill_plan(
     recorder: &Recorder<'_, '_>,
     spec: &'static KernelSpec,
     s: &Sizes,
     extras: Extras,
-) -> Result<(Tier, Defines, Needs)> {
+) -> Result<Prefill> {
     let caps = recorder.gpu().caps();
-    recorder.choose(spec, |tier| match tier {
+    let (tier, defines, needs) = recorder.choose(spec, |tier| match tier {
         Tier::Msl => Ok(msl::prefill_variant(s.dtype, extras, s.d.max(s.d_v)).into()),
         Tier::Coop => coop::plan(caps, s, extras).map(Into::into),
         _ => Ok(prefill_variant(tier, s.dtype, s.d_v, extras).into()),
-    })
+    })?;
+    let rows = if tier == Tier::Coop { coop::tile_rows(caps, s) } else { TILE_ROWS };
+    Ok(Prefill { tier, defines, needs, rows })
 }
 
 /// The variant of the WGSL tiers for values of width `d`.
@@ -193,7 +203,7 @@ fn prefill_variant(tier: Tier, dtype: DType, d: u32, extras: Extras) -> Variant 
     // As many rows of V as half the pool holds, but a divisor of the tile's 32 keys.
     let fits = 512 / (threads * columns);
     let v_keys = [32, 16, 8].into_iter().find(|&n| n <= fits).unwrap_or(8);
-    let mut defines = extras.defines(dtype);
+    let mut defines = extras.defines(dtype, None);
     defines.extend(defines![
         SUBGROUP = Def::Flag(tier == Tier::Subgroup),
         TC = Def::Num(threads),

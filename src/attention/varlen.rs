@@ -1,6 +1,6 @@
 //! Attention over sequences of different lengths that are packed one behind the other.
 
-use super::spec::{ATTENTION_VARLEN, Extras, prefill_plan};
+use super::spec::{ATTENTION_VARLEN, Extras, Prefill, prefill_plan};
 use super::{Options, Sizes, check_heads, check_width, prefill_params, spec, within_u32};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -97,8 +97,9 @@ pub struct AttentionVarlen<'a> {
 pub fn record_varlen(recorder: &mut Recorder<'_, '_>, request: &AttentionVarlen<'_>) -> Result<()> {
     let AttentionVarlen { q, k, v, out, sequences, options } = *request;
     let Some(s) = check(request)? else { return Ok(()) };
-    let (tier, defines, needs) = prefill_plan(recorder, &ATTENTION_VARLEN, &s, Extras::Varlen)?;
-    let groups = u64::from(s.b) * u64::from(s.hkv) * u64::from(s.tiles());
+    let Prefill { tier, defines, needs, rows } =
+        prefill_plan(recorder, &ATTENTION_VARLEN, &s, Extras::Varlen)?;
+    let groups = u64::from(s.b) * u64::from(s.hkv) * u64::from(s.tiles(rows));
     within_u32("attention_varlen: tiles of the longest sequence, for all", groups)?;
     recorder.launch(Launch {
         spec: &ATTENTION_VARLEN,
@@ -107,7 +108,7 @@ pub fn record_varlen(recorder: &mut Recorder<'_, '_>, request: &AttentionVarlen<
         needs,
         // What is absent is bound to what is bound in the same way.
         binds: &[q, k, v, &sequences.table, options.sinks.unwrap_or(q), out, options.lse.unwrap_or(out)],
-        params: prefill_params(&s, &options),
+        params: prefill_params(&s, &options, rows),
         groups,
     })
 }

@@ -37,6 +37,8 @@ const SHAPES: &[Shape] = &[
     Shape { causal: false, d_v: 96, ..causal(Full, RAGGED, 2, 2, 72) },
     Shape { more: true, d_v: 256, ..causal(Full, RAGGED, 8, 1, 128) },
     causal(Full, &[(30, 30)], 2, 2, 256),
+    // Enough workgroups for tiles of twice the rows.
+    Shape { more: true, ..causal(Full, &[(70, 80), (10, 40)], 132, 66, 40) },
     causal(Full, &[(1, 0)], MANY, MANY, 8),
     causal(Perf, &[(2048, 2048), (1, 4096), (1024, 1024), (512, 4096), (4096, 4096)], 32, 8, 128),
 ];

@@ -1,11 +1,13 @@
 // What kernels of many queries read and write: parameters, bindings, and where the rows of a sequence are. EXTRAS is none (a
 // scale and a causal mask), tensors (all options), varlen (sequences packed one behind the other; no bias, no tree) or
 // paged (rows of a cache in blocks, in the format STORE; no bias). KIND is the dtype of Q and out, and of tensors K and V.
+// Where STORE is not none, K and V are read in pieces of eight elements, as they are stored.
 //!include "common/fours.wgsl"
 //!include "common/mask.wgsl"
-#if EXTRAS == paged
+#if STORE != none
 //!include "common/kv_decode.wgsl"
-#elif EXTRAS == tensors
+#endif
+#if EXTRAS == tensors
 //!include "common/bias.wgsl"
 #endif
 #if EXTRAS != none
@@ -35,9 +37,14 @@ struct Params {
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<Fours>;
+#if STORE == none
+alias Piece = Fours;
+#else
+alias Piece = Raw;
+#endif
 #if EXTRAS == paged
-@group(0) @binding(1) var<storage, read> k: array<Raw>;
-@group(0) @binding(2) var<storage, read> v: array<Raw>;
+@group(0) @binding(1) var<storage, read> k: array<Piece>;
+@group(0) @binding(2) var<storage, read> v: array<Piece>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
 @group(0) @binding(4) var<storage, read> table: array<u32>;
 @group(0) @binding(5) var<storage, read> sinks: array<u32>; // f32, or the words of a tree
@@ -46,8 +53,8 @@ var<immediate> params: Params;
 fn mask_word(at: u32) -> u32 { return sinks[at]; }
 fn sink_of(head: u32) -> f32 { return bitcast<f32>(sinks[head]); }
 #else
-@group(0) @binding(1) var<storage, read> k: array<Fours>;
-@group(0) @binding(2) var<storage, read> v: array<Fours>;
+@group(0) @binding(1) var<storage, read> k: array<Piece>;
+@group(0) @binding(2) var<storage, read> v: array<Piece>;
 #if EXTRAS == varlen
 @group(0) @binding(3) var<storage, read> table: array<u32>; // where the queries and the keys of each sequence start, and the ends
 fn mask_word(at: u32) -> u32 { return 0u; }
