@@ -68,7 +68,7 @@ fn kernel_cases(cli: &Cli, gpu: &Gpu, spec: &KernelSpec, shaders: &str) -> Resul
         } else {
             cli.case.iter().any(|text| case.label.contains(text))
         };
-        if !named || case.dtype.to_string() != cli.dtype {
+        if !named || case.dtype != cli.dtype {
             continue;
         }
         let verdict = if cli.unchecked {

@@ -164,7 +164,8 @@ fn main(
     coopStoreT(sum_{i}_{r}, &scratch[mine], SIDE);
 #else
 #for j FRAG_N
-    coopStoreT(sum_{i}_{j}, &scratch[mine + {j}u * SIDE * SIDE], SIDE);
+    let to_{i}_{j} = mine + {j}u * SIDE * SIDE;
+    coopStoreT(sum_{i}_{j}, &scratch[to_{i}_{j}], SIDE);
 #endfor
 #endif
     workgroupBarrier();
