@@ -81,6 +81,7 @@ pub(super) fn decode_cases() -> Vec<Case> {
         (Full, 1, 1, 1, 1, 256, 600, 2, true, Normal),
         (Full, 3, 2, 8, 1, 256, 513, 2, true, Normal),
         (Full, 1, 3, 2, 1, 64, 301, 3, true, Large),
+        (Full, 1, 2, 8, 2, 128, 1500, 1, true, Steep),
         (Full, 1, 1, MANY, MANY, 8, 0, 1, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 4096, 0, true, Normal),
         (Perf, 1, 1, 32, 8, 128, 32_768, 0, true, Normal),

@@ -135,9 +135,17 @@ fn narrowest_subgroup(caps: &Caps) -> u32 {
 fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: Option<u32>) -> Result<()> {
     let kernel = ATTENTION_DECODE.name;
     let Operands { q, cache, out, workspace, options, bias } = o;
+    let gpu = recorder.gpu().clone();
+    let caps = gpu.caps();
+    let subgroup = narrowest_subgroup(caps);
+    let store = spec::Store { format: cache.format, paged: cache.paged };
+    let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), s.d.max(s.d_v), subgroup);
+    let (tier, defines, needs) =
+        recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|plan| plan.variant.into()))?;
+    let (served, resident) = plan(tier).map_or((1, 1), |plan| (plan.rows, plan.resident));
     let splits = match splits {
         Some(most) => Splits::of(s.kv_len, most),
-        None => Splits::plan(recorder.gpu().caps(), s),
+        None => Splits::plan(caps, s, served, resident),
     };
     // Sinks and sums are the merge's.
     let splits = if options.merged() { splits.at_least_two() } else { splits };
@@ -153,12 +161,6 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
     if workspace.overlaps(out) {
         return Err(Error::shape(kernel, "workspace", "overlapping out", "memory of its own"));
     }
-    let subgroup = narrowest_subgroup(recorder.gpu().caps());
-    let store = spec::Store { format: cache.format, paged: cache.paged };
-    let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), s.d.max(s.d_v), subgroup);
-    let (tier, defines, needs) =
-        recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|(v, _)| v.into()))?;
-    let served = plan(tier).map_or(1, |(_, rows)| rows);
     let tiles = s.rows().div_ceil(served);
     let groups = s.b * s.hkv * tiles * splits.count;
     // The softmax is taken to base 2.
@@ -210,7 +212,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
     })?;
     if splits.count > 1 {
         let parts = Parts { workspace, out, rows: all_rows, splits: splits.count, d: s.d_v, heads: s.hq };
-        merge(recorder, &parts, options.sinks, options.lse)?;
+        recorder.at_any_tier(|recorder| merge(recorder, &parts, options.sinks, options.lse))?;
     }
     Ok(())
 }

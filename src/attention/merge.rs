@@ -4,7 +4,7 @@ use super::merge_spec::{self, ATTENTION_MERGE, MERGE_LSE, MergeParams};
 use super::plan::MAX_SPLITS;
 use super::{check_width, spec, within_u32};
 use crate::error::{Error, Result};
-use crate::kernel::{Launch, Recorder, Tier};
+use crate::kernel::{Launch, Recorder};
 use crate::tensor::{DType, Tensor};
 
 /// Results of attention over parts of the keys, each with its sums of exponentials.
@@ -67,17 +67,18 @@ pub fn record_merge(recorder: &mut Recorder<'_, '_>, request: &MergeLse<'_>) -> 
     if out.is_empty() {
         return Ok(());
     }
-    let (defines, needs) = merge_spec::variant(parts.dtype(), true).into();
+    let (tier, defines, needs) =
+        recorder.choose(&MERGE_LSE, |tier| Ok(merge_spec::variant(tier, parts.dtype(), true).into()))?;
     // All are bounded by the length of the parts.
     let [splits, rows, heads, d] = [count, out.rows(), heads, d].map(|n| n as u32);
     recorder.launch(Launch {
         spec: &MERGE_LSE,
-        tier: Tier::Base,
+        tier,
         defines,
         needs,
         binds: &[parts, lses, sinks.unwrap_or(lses), out, lse.unwrap_or(out)],
         params: params(rows, splits, d, heads, sinks, lse),
-        groups: u64::from(rows),
+        groups: merge_spec::groups(rows, d),
     })
 }
 
@@ -111,14 +112,15 @@ pub(super) fn merge(
     lse: Option<&Tensor>,
 ) -> Result<()> {
     let Parts { workspace, out, rows, splits, d, heads } = *parts;
-    let (defines, needs) = merge_spec::variant(out.dtype(), false).into();
+    let plan = |tier| Ok(merge_spec::variant(tier, out.dtype(), false).into());
+    let (tier, defines, needs) = recorder.choose(&ATTENTION_MERGE, plan)?;
     recorder.launch(Launch {
         spec: &ATTENTION_MERGE,
-        tier: Tier::Base,
+        tier,
         defines,
         needs,
         binds: &[workspace, sinks.unwrap_or(workspace), out, lse.unwrap_or(out)],
         params: params(rows, splits, d, heads, sinks, lse),
-        groups: u64::from(rows),
+        groups: merge_spec::groups(rows, d),
     })
 }

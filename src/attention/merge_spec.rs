@@ -7,8 +7,8 @@ use super::plan::MAX_SPLITS;
 use super::spec::{DTYPES, read, write};
 use crate::kernel::Level::{Full, Perf, Quick};
 use crate::kernel::{
-    Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder, Rule, Variant,
-    defines, params, tier,
+    Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder, Rule, Tier,
+    Variant, defines, params, tier,
 };
 use crate::tensor::DType;
 use std::sync::Arc;
@@ -17,14 +17,25 @@ params! {
     pub(super) struct MergeParams { rows: u32, splits: u32, d4: u32, heads: u32, sinks: u32, lse: u32 }
 }
 
-/// The second launch of a split decode. One tier serves: it is bound by the latency of one short read.
+/// Vec4s of a row that one workgroup merges.
+const COLUMNS: u32 = 8;
+
+/// Workgroups for `rows` rows of width `d`.
+pub(super) fn groups(rows: u32, d: u32) -> u64 {
+    u64::from(rows) * u64::from((d / 4).div_ceil(COLUMNS))
+}
+
+/// The second launch of a split decode.
 pub static ATTENTION_MERGE: KernelSpec = KernelSpec {
     name: "attention_merge",
     family: "attention",
     replaces: &[],
     params: MergeParams::FIELDS,
     bindings: &[read("sums"), read("sinks"), write("out"), write("lse")],
-    tiers: &[tier!(Base, "attention/attention_merge.wgsl", || DTYPES.map(|t| variant(t, false)).into())],
+    tiers: &[
+        tier!(Base, "attention/attention_merge.wgsl", || variants(Tier::Base, false)),
+        tier!(Subgroup, "attention/attention_merge.wgsl", || variants(Tier::Subgroup, false)),
+    ],
     cases: merge_cases,
 };
 
@@ -35,19 +46,24 @@ pub static MERGE_LSE: KernelSpec = KernelSpec {
     replaces: &[],
     params: MergeParams::FIELDS,
     bindings: &[read("parts"), read("lses"), read("sinks"), write("out"), write("lse")],
-    tiers: &[tier!(Base, "attention/attention_merge.wgsl", || DTYPES.map(|t| variant(t, true)).into())],
+    tiers: &[
+        tier!(Base, "attention/attention_merge.wgsl", || variants(Tier::Base, true)),
+        tier!(Subgroup, "attention/attention_merge.wgsl", || variants(Tier::Subgroup, true)),
+    ],
     cases: lse_cases,
 };
 
 /// `lses`: for results with their lse.
-pub(super) fn variant(dtype: DType, lses: bool) -> Variant {
+pub(super) fn variant(tier: Tier, dtype: DType, lses: bool) -> Variant {
     const THREADS: u32 = MAX_SPLITS as u32;
     Variant {
         defines: defines![
-            SUBGROUP = Def::Flag(false),
+            SUBGROUP = Def::Flag(tier == Tier::Subgroup),
             LSES = Def::Flag(lses),
             KIND = Def::Word(dtype.wgsl()),
             THREADS = Def::Num(THREADS),
+            COLUMNS = Def::Num(COLUMNS),
+            EARLY = Def::Num(4),
         ],
         needs: Needs {
             f16: dtype == DType::F16,
@@ -57,6 +73,10 @@ pub(super) fn variant(dtype: DType, lses: bool) -> Variant {
             ..Needs::default()
         },
     }
+}
+
+fn variants(tier: Tier, lses: bool) -> Vec<Variant> {
+    DTYPES.map(|dtype| variant(tier, dtype, lses)).into()
 }
 
 /// (level, rows, parts, D, with sinks and sums)

@@ -8,7 +8,7 @@ pub(super) const MAX_SPLITS: usize = 256;
 /// A split is worth a workgroup from here on: below, its fixed cost (staging Q, the sum over thread groups, the
 /// merge) outweighs what it reads.
 const MIN_KEYS: usize = 64;
-/// Rows that one workgroup serves, for counting workgroups; the same at every tier, so that workspaces are.
+/// The most rows that a workgroup serves at any tier: workspaces hold the parts of so many.
 const ROWS: usize = 8;
 
 /// `count` splits of `keys` keys each; the last may be shorter.
@@ -19,10 +19,12 @@ pub(super) struct Splits {
 }
 
 impl Splits {
-    pub fn plan(caps: &Caps, s: &Sizes) -> Splits {
-        let most =
-            most_splits(workgroups(caps), s.b as usize, s.rows() as usize, s.hkv as usize, s.kv_len as usize);
-        Splits::of(s.kv_len, most as u32)
+    /// For workgroups that serve `rows` rows each, of which a compute unit holds `resident` at once (at most
+    /// [`RESIDENT`]).
+    pub fn plan(caps: &Caps, s: &Sizes, rows: u32, resident: u32) -> Splits {
+        let groups = u64::from(s.b) * u64::from(s.hkv) * u64::from(s.rows().div_ceil(rows));
+        let workgroups = units(caps) * resident.min(RESIDENT) as usize;
+        Splits::of(s.kv_len, most_splits(workgroups, groups as usize, s.kv_len as usize) as u32)
     }
 
     /// At most `most` splits of `kv_len` keys.
@@ -47,19 +49,21 @@ fn elements(parts: u64, d: u64) -> u64 {
     parts.saturating_mul(d.saturating_add(2)).div_ceil(4).saturating_mul(4)
 }
 
-/// Workgroups that fill the device at once: four per compute unit of a large GPU (132 units on an H100), which is what
-/// their registers allow.
-fn workgroups(caps: &Caps) -> usize {
+/// The most workgroups that a compute unit holds at once; what registers allow differs by tier.
+pub(super) const RESIDENT: u32 = 4;
+
+/// Compute units to fill: those of a large GPU (132 on an H100).
+fn units(caps: &Caps) -> usize {
     match caps.device_type {
-        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 528,
-        wgpu::DeviceType::IntegratedGpu => 128,
-        wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => 8,
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 132,
+        wgpu::DeviceType::IntegratedGpu => 32,
+        wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => 2,
     }
 }
 
-fn most_splits(workgroups: usize, b: usize, rows: usize, hkv: usize, kv_len: usize) -> usize {
-    let groups = b.saturating_mul(hkv).saturating_mul(rows.div_ceil(ROWS)).max(1);
-    (workgroups / groups).min(MAX_SPLITS).min(kv_len.div_ceil(MIN_KEYS)).max(1)
+/// As many splits as fill the device once; a second round of few workgroups would take as long as the first.
+fn most_splits(workgroups: usize, groups: usize, kv_len: usize) -> usize {
+    (workgroups / groups.max(1)).min(MAX_SPLITS).min(kv_len.div_ceil(MIN_KEYS)).max(1)
 }
 
 /// The f32 elements that [`AttentionDecode::workspace`](super::AttentionDecode::workspace) needs on this adapter for
@@ -75,7 +79,7 @@ pub fn workspace_len(
     d: usize,
     kv_len: usize,
 ) -> usize {
-    bound(workgroups(gpu.caps()), b, sq, hq, hkv, d, kv_len)
+    bound(units(gpu.caps()) * RESIDENT as usize, b, sq, hq, hkv, d, kv_len)
 }
 
 /// As [`workspace_len`], for calls with sinks or an LSE output.
@@ -112,9 +116,9 @@ mod tests {
     #[test]
     fn splits_cover_the_keys_and_never_exceed_the_bound() {
         for workgroups in [8, 128, 528] {
-            for (b, rows, hkv) in [(1, 1, 1), (1, 4, 8), (3, 32, 2), (64, 8, 8)] {
+            for (b, rows, hkv) in [(1, 1usize, 1), (1, 4, 8), (3, 32, 2), (64, 8, 8)] {
                 for kv_len in (0..1500).chain([4096, 32_768, 1 << 20]) {
-                    let most = most_splits(workgroups, b, rows, hkv, kv_len);
+                    let most = most_splits(workgroups, b * hkv * rows.div_ceil(ROWS), kv_len);
                     assert!((1..=MAX_SPLITS).contains(&most));
                     let splits = Splits::of(kv_len as u32, most as u32);
                     let (count, keys) = (splits.count as usize, splits.keys as usize);
@@ -132,11 +136,14 @@ mod tests {
                 for b in [1, 2, 3, 7, 300] {
                     for sq in [1, 2, 3, 5, 7, 8, 9, 30, 200] {
                         for kv_len in (0..700).step_by(13).chain([4096, 32_768]) {
-                            let most = most_splits(workgroups, b, sq * (hq / hkv), hkv, kv_len);
-                            let splits = Splits::of(kv_len as u32, most as u32);
-                            let need = splits.workspace((b * sq * hq) as u64, d as u64) as usize;
                             let own = largest(b, sq, kv_len);
-                            assert!(need <= own, "{workgroups} {hq}/{hkv} {b}×{sq} over {kv_len}");
+                            for (rows, resident) in [(1, 1), (4, 4), (8, 3), (ROWS, 4)] {
+                                let groups = b * hkv * (sq * (hq / hkv)).div_ceil(rows);
+                                let most = most_splits(workgroups / 4 * resident, groups, kv_len);
+                                let splits = Splits::of(kv_len as u32, most as u32);
+                                let need = splits.workspace((b * sq * hq) as u64, d as u64) as usize;
+                                assert!(need <= own, "{workgroups} {hq}/{hkv} {b}×{sq} over {kv_len}");
+                            }
                             assert!(own <= largest(b + 1, sq, kv_len));
                             assert!(own <= largest(b, sq + 1, kv_len) && own <= largest(b, sq, kv_len + 13));
                         }

@@ -2,6 +2,7 @@
 
 use super::cases::{decode_cases, prefill_cases};
 use super::paged_cases::tile_cases;
+use super::plan::RESIDENT;
 use super::varlen_cases::varlen_cases;
 use super::{Sizes, coop, msl};
 use crate::error::Result;
@@ -256,8 +257,16 @@ pub(super) struct Store {
     pub paged: bool,
 }
 
-/// The variant for `rows` folded rows of `d` (or of the values, if they are wider), and the rows that one workgroup
-/// serves. `dtype` is that of the queries, `subgroup` the size of subgroups, 0 if it varies.
+/// How a decode call is launched.
+pub(super) struct DecodePlan {
+    pub variant: Variant,
+    /// That one workgroup serves.
+    pub rows: u32,
+    /// Workgroups that a compute unit of a large GPU holds at once.
+    pub resident: u32,
+}
+
+/// The plan for `rows` folded rows of `d` (or of the values, if they are wider). `dtype` is that of the queries, `subgroup` the size of subgroups, 0 if it varies.
 pub(super) fn decode_variant(
     tier: Tier,
     dtype: DType,
@@ -265,10 +274,11 @@ pub(super) fn decode_variant(
     rows: u32,
     d: u32,
     subgroup: u32,
-) -> Result<(Variant, u32), String> {
+) -> Result<DecodePlan, String> {
     const THREADS: u32 = 128;
     if tier == Tier::Msl {
-        return Ok(msl::decode_variant(dtype, store.format, rows, d));
+        let (variant, rows) = msl::decode_variant(dtype, store.format, rows, d);
+        return Ok(DecodePlan { variant, rows, resident: RESIDENT });
     }
     let (lanes, pieces) = team(d, if tier == Tier::Base { 16 } else { subgroup });
     if pieces > 4 {
@@ -306,7 +316,9 @@ pub(super) fn decode_variant(
             ..Needs::default()
         },
     };
-    Ok((variant, rows))
+    // Registers: an NVIDIA H100 needs 152 a thread for four rows of f16.
+    let resident = if store.format.quantised() && rows <= 4 { RESIDENT } else { 3 };
+    Ok(DecodePlan { variant, rows, resident })
 }
 
 fn decode_variants(tier: Tier) -> Vec<Variant> {
@@ -321,7 +333,7 @@ fn decode_variants(tier: Tier) -> Vec<Variant> {
             .flat_map(|rows| [32, 64, 128, 256].map(|d| (rows, d)))
             .flat_map(|(rows, d)| [4, 8, 16].map(|subgroup| (rows, d, subgroup)))
         {
-            if let Ok((variant, _)) = decode_variant(tier, dtype, store, rows, d, subgroup)
+            if let Ok(DecodePlan { variant, .. }) = decode_variant(tier, dtype, store, rows, d, subgroup)
                 && !variants[of_store..].contains(&variant)
             {
                 variants.push(variant);

@@ -9,6 +9,7 @@
 //!include "common/lane.wgsl"
 //!include "common/kinds.wgsl"
 //!include "common/kv_decode.wgsl"
+//!include "common/decode_query.wgsl"
 #if PAGED
 //!include "common/decode_mask.wgsl"
 #endif
@@ -49,6 +50,7 @@ const TEAMS = THREADS / TL;
 const STEP = 4u * TEAMS;        // keys of a step of the workgroup
 const QUARTER = TL / 4u;        // lanes that end with the scores of one key
 const MASKED = -1e30;
+const HEADROOM = 8.0;
 const LOG2_E = 1.4426950408889634;
 #if W == 4
 alias RV = vec4<f32>;
@@ -189,24 +191,6 @@ fn locate(first_key: u32, last: u32, sequence: u32, head_row: u32) -> Four {
 #endif
 }
 
-fn load_q(at: u32) -> Eight {
-    if params.kind != 0u {
-        let raw = q[at];
-        return Eight(vec4(two_of(raw.x), two_of(raw.y)), vec4(two_of(raw.z), two_of(raw.w)));
-    }
-    return Eight(bitcast<vec4<f32>>(q[2u * at]), bitcast<vec4<f32>>(q[2u * at + 1u]));
-}
-
-// A piece of Q for row `row` of the rows of a KV head; zeros past the row's end.
-fn query(row: u32, piece: u32, sequence: u32, head: u32) -> Eight {
-    let ratio = params.heads / params.kv_heads;
-    let r = min(row, params.sq * ratio - 1u);
-    let at = (sequence * params.sq + r / ratio) * params.heads + head * ratio + r % ratio;
-    let eight = load_q(at * params.d8 + min(piece, params.d8 - 1u));
-    let factor = select(0.0, params.scale, piece < params.d8);
-    return Eight(eight.part0 * factor, eight.part1 * factor);
-}
-
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
@@ -248,8 +232,19 @@ fn main(place: Place) {
     let last = max(end, 1u) - 1u;
     let steps = (max(end, begin) - begin + STEP - 1u) / STEP;
 
+    // All loads of Q, then what becomes of it: a load that waits for another one is felt, with so few keys for each workgroup.
+    let q_words = select(2u, 1u, params.kind != 0u);
 #for h H
     let q_row_{h} = first + {h}u * W;
+#for c C
+#for w W
+    let q_at_{h}_{c}_{w} = query_at(q_row_{h} + {w}u, {c}u * TL + t, sequence, head) * q_words;
+    let q_lo_{h}_{c}_{w} = q[q_at_{h}_{c}_{w}];
+    let q_hi_{h}_{c}_{w} = q[q_at_{h}_{c}_{w} + q_words - 1u];
+#endfor
+#endfor
+#endfor
+#for h H
     let f_row_{h} = q_row_{h} + (t % QUARTER) / (QUARTER * FW / W) * FW;
 #for i FW
     let sees_{h}_{i} = visible(f_row_{h} + {i}u, len);
@@ -270,7 +265,7 @@ fn main(place: Place) {
     var shift_{h} = F();
 #for c C
 #for w W
-    let q_{h}_{c}_{w} = query(q_row_{h} + {w}u, {c}u * TL + t, sequence, head);
+    let q_{h}_{c}_{w} = query(q_lo_{h}_{c}_{w}, q_hi_{h}_{c}_{w}, {c}u * TL + t);
 #endfor
 #for x 2
 #for e 4
@@ -361,27 +356,38 @@ fn main(place: Place) {
 #if PAGED
         seen_{h} = tree_rows(seen_{h}, f_row_{h}, key + seat.own, len, sequence);
 #endif
-        let most_{h} = max(top_{h}, keys_max(select(F(MASKED), f_{h}, seen_{h}), seat));
-        let fade_{h} = exp2(top_{h} - most_{h});
-        top_{h} = most_{h};
+#if SUBGROUP
+        // A maximum that lags is as good in f32: weights up to 2^HEADROOM lose nothing, and sums are seldom scaled.
+        if subgroupAny(any(select(F(MASKED), f_{h}, seen_{h}) > top_{h} + HEADROOM)) {
+#endif
+            let most_{h} = max(top_{h}, keys_max(select(F(MASKED), f_{h}, seen_{h}), seat));
+            let fade_{h} = exp2(top_{h} - most_{h});
+            top_{h} = most_{h};
+            total_{h} *= fade_{h};
+#if OFFSET
+            shift_{h} *= fade_{h};
+#endif
+            publish(fade_{h}, seat);
+            let fades_{h} = take(fade_{h}, 0u, seat);
+#for c C
+#for x 2
+#for e 4
+            acc_{h}_{c}_{x}_{e} *= fades_{h};
+#endfor
+#endfor
+#endfor
+#if SUBGROUP
+        }
+#endif
         // While all is masked the maximum is the sentinel itself: the mask decides, not the difference.
-        var p_{h} = select(F(), exp2(f_{h} - most_{h}), seen_{h});
-        total_{h} = fma(total_{h}, fade_{h}, p_{h});
+        var p_{h} = select(F(), exp2(f_{h} - top_{h}), seen_{h});
+        total_{h} += p_{h};
 #if QUANTISED
         p_{h} *= pair_of_scales.y * CODE_UNIT;
 #endif
 #if OFFSET
-        shift_{h} = fma(shift_{h}, fade_{h}, p_{h});
+        shift_{h} += p_{h};
 #endif
-        publish(fade_{h}, seat);
-        let fades_{h} = take(fade_{h}, 0u, seat);
-#for c C
-#for x 2
-#for e 4
-        acc_{h}_{c}_{x}_{e} *= fades_{h};
-#endfor
-#endfor
-#endfor
         publish(p_{h}, seat);
 #for u 4
         let p_{u}_{h} = take(p_{h}, {u}u, seat);

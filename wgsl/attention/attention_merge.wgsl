@@ -2,8 +2,8 @@
 // attention_merge has the unnormalised sums, maxima and totals of attention_decode's splits; merge_lse (LSES) has results
 // and their lse = ln Σ exp(score): a result is a sum whose maximum is its lse and whose total is 1.
 // A sink is one more part, with a value of 0. lse of the whole = ln Σ exp(score) over keys and sink.
-// One workgroup a row (there are few, and each has up to 256 parts of D values to read): one thread a part finds
-// the weights, then one thread a vec4 of columns, thread groups on different parts, summed in workgroup memory.
+// There are few rows and up to 256 parts, so latency is all that counts: a workgroup merges COLUMNS vec4s of a row, one
+// thread loads a vec4 of every 32nd part, the first of them before it is known what they weigh.
 //!include "common/fours.wgsl"
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
@@ -27,6 +27,7 @@ var<immediate> params: Params;
 const LOG2_E = 1.4426950408889634;
 var<workgroup> weights: array<f32, THREADS>;
 var<workgroup> columns: array<vec4<f32>, THREADS>;
+const TEAMS = THREADS / COLUMNS;
 
 #if LSES
 fn stats(row: u32, part: u32) -> vec2<f32> {
@@ -52,31 +53,42 @@ fn sum_of(row: u32, part: u32, c: u32) -> vec4<f32> {
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
-    let row = group_index(place.group, place.groups);
+    let index = group_index(place.group, place.groups);
+    let chunks = (params.d4 + COLUMNS - 1u) / COLUMNS;
+    let row = index / chunks;
     if row >= params.rows { return; }
     let t = lane.thread;
+    let team = t / COLUMNS;
+    let column = index % chunks * COLUMNS + t % COLUMNS;
+    let c = min(column, params.d4 - 1u);
+    let last = params.splits - 1u;
+#for u EARLY
+    let early_{u} = sum_of(row, min(team + {u}u * TEAMS, last), c);
+#endfor
     var stat = vec2(-1e30, 0.0);
     if t < params.splits { stat = stats(row, t); }
     var sink = -1e30;
     if params.sinks != 0u { sink = sinks[row % params.heads] * LOG2_E; }
     let most = max(workgroup_max(stat.x, lane), sink);
-    let weight = exp2(stat.x - most);
+    let weight = select(0.0, exp2(stat.x - most), t < params.splits);
     weights[t] = weight;
     var total = workgroup_sum(weight * stat.y, lane);
     if params.sinks != 0u { total += exp2(sink - most); }
-    if params.lse != 0u && t == 0u { lse[row] = select(-1e30, (most + log2(total)) / LOG2_E, total > 0.0); }
-
-    let d4 = params.d4;
-    let teams = THREADS / d4;
-    var sum = vec4<f32>();
-    // Threads past the last team start past the last part.
-    for (var s = select(params.splits, t / d4, t / d4 < teams); s < params.splits; s += teams) {
-        sum += weights[s] * sum_of(row, s, t % d4);
+    if params.lse != 0u && column == 0u && t == 0u {
+        lse[row] = select(-1e30, (most + log2(total)) / LOG2_E, total > 0.0);
     }
+
+    var sum = vec4<f32>();
+#for u EARLY
+    sum += weights[team + {u}u * TEAMS] * early_{u};
+#endfor
+    for (var s = team + EARLY * TEAMS; s < params.splits; s += TEAMS) { sum += weights[s] * sum_of(row, s, c); }
     columns[t] = sum;
-    workgroupBarrier();
-    if t < d4 {
-        for (var g = 1u; g < teams; g++) { sum += columns[g * d4 + t]; }
-        out[row * d4 + t] = narrow(select(vec4<f32>(), sum / total, total > 0.0));
+    for (var step = THREADS / 2u; step >= COLUMNS; step >>= 1u) {
+        workgroupBarrier();
+        if t < step { columns[t] += columns[t + step]; }
+    }
+    if t < COLUMNS && column < params.d4 {
+        out[row * params.d4 + column] = narrow(select(vec4<f32>(), columns[t] / total, total > 0.0));
     }
 }
