@@ -11,7 +11,7 @@ use crate::kernel::{
     Access, Binding, Case, Check, Cost, Def, KernelSpec, Level, Needs, Params, Prepared, Random, Recorder,
     Rule, Variant, defines, params, tier, unit,
 };
-use crate::matmul::{FLOATS, Weight, pack, packet, places, weight_defines};
+use crate::matmul::{FLOATS, Weight, pack, packet, places, weight_defines, with_book};
 use crate::tensor::DType;
 
 params! {
@@ -95,7 +95,7 @@ pub(super) fn variant(format: Format, out: DType, rows: Rows) -> Variant {
         THREADS = Def::Num(threads),
         EACH = Def::Num(each),
     ]);
-    Variant { defines, needs: Needs { f16, threads, ..Needs::default() } }
+    with_book(Variant { defines, needs: Needs { f16, threads, ..Needs::default() } }, format)
 }
 
 fn variants() -> Vec<Variant> {

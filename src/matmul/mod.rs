@@ -37,7 +37,7 @@ pub use fused_spec::{NORM_GATE_UP_GEMV, NORM_QGEMV, NORM_QKV_GEMV, QKV, QKV_GEMV
 pub(crate) use msl::MslTile;
 pub(crate) use plan::coop_groups;
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};
-pub(crate) use spec::{coop_defines, coop_needs, packet, weight_defines};
+pub(crate) use spec::{coop_defines, coop_needs, packet, weight_defines, with_book};
 pub(crate) use tiles::{CoopTile, choose_coop, coop_tiles};
 pub use weight::Weight;
 pub(crate) use weight::{FLOATS, Part, arrange_fp4, group_shift, upload_halves};

@@ -128,6 +128,7 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
         CODES = Def::Word(codes(format)),
         SCALE_FORMAT = Def::Word(scales),
         HALVES = Def::Flag(false),
+        BOOK = Def::Flag(false),
         HALF_SCALES = Def::Flag(f16 && format.scales() == ScaleFormat::F16),
         STORED_ZEROS = Def::Flag(format.has_zeros()),
         QUANTISED = Def::Flag(format.is_quantised()),
@@ -135,6 +136,18 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
         PACKET_WORDS = Def::Num(packet(format) * format.bits() as u32 / 32),
         NEEDS_F16 = Def::Flag(f16),
     ]
+}
+
+/// Has the codebook of the format, where it has one, kept in workgroup memory; see `wgsl/common/weight/book.wgsl`.
+pub(crate) fn with_book(mut variant: Variant, format: Format) -> Variant {
+    let entries = match format {
+        Format::Nf4 => 16,
+        Format::Nf3 => 8,
+        _ => return variant,
+    };
+    variant.defines.iter_mut().filter(|d| d.0 == "BOOK").for_each(|d| d.1 = Def::Flag(true));
+    variant.needs.workgroup_storage += entries * 32 * 4;
+    variant
 }
 
 /// The block of `wgsl/common/weight/` that decodes the format.
@@ -220,7 +233,8 @@ pub(super) fn gemv_variant(
     if tier == Tier::Msl {
         defines = with_types(defines, dtypes);
     }
-    Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } }
+    let variant = Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } };
+    if tier == Tier::Subgroup { with_book(variant, traits.format) } else { variant }
 }
 
 pub(super) fn gemm_variant(traits: Traits, dtypes: DTypes, pair: bool) -> Variant {

@@ -5,7 +5,7 @@
 // through the subnormal halves q·2⁻²⁴ and FP4 through the halves v·2⁻¹⁴: two masks put a pair of codes into the two halves of a
 // word and unpack2x16float, which every GPU does in hardware, converts both. No table, no sign extension.
 //
-// HALVES adds half_weights() for fp4 and int4.
+// HALVES adds half_weights() for fp4 and int4. BOOK, for nf4 and nf3, keeps the codebook in workgroup memory.
 // Needs WEIGHT (a format), CODES (its block), SCALE_FORMAT = none|f16|e8m0|e4m3, STORED_ZEROS, QUANTISED, PACKET.
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 #if HALVES

@@ -29,6 +29,10 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
+#if BOOK
+    fill_book(thread);
+    workgroupBarrier();
+#endif
     let first = group_index(group, groups) * (THREADS * EACH) + thread;
     // All loads before all stores: they wait together.
 #for i EACH

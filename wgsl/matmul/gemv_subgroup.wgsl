@@ -27,6 +27,10 @@ var<workgroup> partial: array<f32, THREADS / 8u * PARTIALS>;
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
+#if BOOK
+    fill_book(lane.thread);
+    workgroupBarrier();
+#endif
     let first = group_index(place.group, place.groups) * COLUMNS;
 #for c COLUMNS
     let row_{c} = min(first + {c}u, params.n - 1u); // past the end: computed, not stored

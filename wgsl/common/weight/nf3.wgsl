@@ -1,4 +1,4 @@
-// The NF3 codebook as a tree of selects: an indexed table would go to local memory.
+// The NF3 codebook as a tree of selects (an indexed table would go to local memory) or, with BOOK, in workgroup memory.
 //!include "common/weight/three_bits.wgsl"
 const CODE_UNIT = 1.0;
 fn codebook(q: vec4<u32>) -> vec4<f32> {
@@ -14,7 +14,18 @@ fn codebook(q: vec4<u32>) -> vec4<f32> {
     let v2_0 = select(v1_0, v1_1, b2);
     return v2_0;
 }
+#if BOOK
+//!include "common/weight/book.wgsl"
+const ENTRIES = 8u;
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let q = three_bits(p, chunk);
+    let first = looked_up((q & 0x00070007u) | ((q << 5u) & 0x07000700u));
+    let second = looked_up(((q >> 6u) & 0x00070007u) | ((q >> 1u) & 0x07000700u));
+    return Eight(vec4<f32>(first.xy, second.xy), vec4<f32>(first.zw, second.zw));
+}
+#else
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q = vec4<u32>(three_bits(p, chunk));
     return Eight(codebook(q >> vec4<u32>(0u, 3u, 6u, 9u)), codebook(q >> vec4<u32>(16u, 19u, 22u, 25u)));
 }
+#endif

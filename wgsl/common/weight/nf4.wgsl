@@ -1,4 +1,4 @@
-// The NF4 codebook as a tree of selects: an indexed table would go to local memory.
+// The NF4 codebook as a tree of selects (an indexed table would go to local memory) or, with BOOK, in workgroup memory.
 const CODE_UNIT = 1.0;
 fn codebook(q: vec4<u32>) -> vec4<f32> {
     let b0 = (q & vec4<u32>(1u)) != vec4<u32>();
@@ -22,7 +22,17 @@ fn codebook(q: vec4<u32>) -> vec4<f32> {
     let v3_0 = select(v2_0, v2_1, b3);
     return v3_0;
 }
+#if BOOK
+//!include "common/weight/book.wgsl"
+const ENTRIES = 16u;
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let even = looked_up(p[chunk] & 0x0f0f0f0fu);
+    let odd = looked_up((p[chunk] >> 4u) & 0x0f0f0f0fu);
+    return Eight(vec4<f32>(even.x, odd.x, even.y, odd.y), vec4<f32>(even.z, odd.z, even.w, odd.w));
+}
+#else
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q = vec4<u32>(p[chunk]);
     return Eight(codebook(q >> vec4<u32>(0u, 4u, 8u, 12u)), codebook(q >> vec4<u32>(16u, 20u, 24u, 28u)));
 }
+#endif
