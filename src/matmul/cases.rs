@@ -409,6 +409,8 @@ pub(super) fn qgemv() -> Vec<Case> {
         all.push(Spec::new(spec, Full, Format::F16, DType::F16, shape));
     }
     all.push(Spec::new(spec, Full, Format::Fp4, DType::F16, (1, 17, 4160)));
+    // So many rows that workgroups take eight of any format.
+    all.push(Spec::new(spec, Full, Format::Fp4, DType::F16, (1, 32_001, 64)));
     for shape in [(1, 4096, 4096), (1, 14336, 4096), (1, 4096, 14336), (1, 8192, 8192), (1, 128_256, 4096)] {
         all.push(Spec::new(spec, Perf, Format::Fp4, DType::F16, shape));
     }

@@ -75,7 +75,7 @@ pub(super) fn variant(
         if m > MAX_GEMV_ROWS {
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
         }
-        let tile = choose_gemv(tier, m, n, weight.packets(), weight.format().is_quantised());
+        let tile = choose_gemv(tier, m, n, weight.packets(), weight.format());
         if tier == Tier::Subgroup && caps.subgroup_size < 8 {
             return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));
         }

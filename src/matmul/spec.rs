@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::cases;
 use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
-use super::tiles::{CoopTile, GemvTile, Walk, coop_tiles, gemv_tiles};
+use super::tiles::{CoopTile, GemvTile, Walk, coop_tiles, gemv_tiles, multiplies_bytes};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
@@ -129,6 +129,8 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
         SCALE_FORMAT = Def::Word(scales),
         HALVES = Def::Flag(false),
         BOOK = Def::Flag(false),
+        BYTES = Def::Flag(false),
+        EARLY = Def::Flag(false),
         HALF_SCALES = Def::Flag(f16 && format.scales() == ScaleFormat::F16),
         STORED_ZEROS = Def::Flag(format.has_zeros()),
         QUANTISED = Def::Flag(format.is_quantised()),
@@ -145,9 +147,13 @@ pub(crate) fn with_book(mut variant: Variant, format: Format) -> Variant {
         Format::Nf3 => 8,
         _ => return variant,
     };
-    variant.defines.iter_mut().filter(|d| d.0 == "BOOK").for_each(|d| d.1 = Def::Flag(true));
+    set(&mut variant.defines, "BOOK", true);
     variant.needs.workgroup_storage += entries * 32 * 4;
     variant
+}
+
+fn set(defines: &mut Defines, name: &str, flag: bool) {
+    defines.iter_mut().filter(|d| d.0 == name).for_each(|d| d.1 = Def::Flag(flag));
 }
 
 /// The block of `wgsl/common/weight/` that decodes the format.
@@ -221,12 +227,20 @@ pub(super) fn gemv_variant(
         EACH = Def::Num(each),
         ROWS_A = Def::Num(rows),
         VALUES = Def::Num(values),
-        BLOCKS = Def::Num(values / 8),
+        BLOCKS = Def::Num(values.div_ceil(8)),
         SPANS = Def::Num(spans),
         SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / spans),
+        SPAN_UNITS = Def::Num(packet(traits.format) / 16 / spans),
     ]);
+    if tier == Tier::Subgroup {
+        // Products of bytes err by 2⁻¹⁶ of the largest activation: enough for results of 11 bits.
+        let narrow = ![dtypes.0, dtypes.1].contains(&DType::F32);
+        set(&mut defines, "BYTES", rows == 1 && narrow && multiplies_bytes(traits.format));
+        // With more rows registers would be too few.
+        set(&mut defines, "EARLY", rows <= 2 && traits.format.is_quantised());
+    }
     let workgroup_storage = match tier {
-        Tier::Subgroup => threads / 8 * values * 4,
+        Tier::Subgroup => threads / 8 * values.next_multiple_of(8) * 4,
         Tier::Msl => 0,
         _ => threads * 4,
     };
@@ -258,7 +272,7 @@ pub(super) fn coop_variant(
     };
     let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
     let halves = matches!(traits.format, Format::Fp4 | Format::Int4);
-    defines.iter_mut().filter(|d| d.0 == "HALVES").for_each(|d| d.1 = Def::Flag(halves));
+    set(&mut defines, "HALVES", halves);
     defines.extend(coop_defines(tile, &walk, vector_tiles));
     Variant { defines, needs: coop_needs(tile) }
 }

@@ -30,14 +30,17 @@ pub(super) struct GemvTile {
 /// For the Base tier.
 const GEMV_BASE_TILES: [GemvTile; 4] =
     [gemv_tile(1, 4, 64), gemv_tile(2, 4, 64), gemv_tile(4, 4, 64), gemv_tile(8, 4, 64)];
-/// For the Subgroup tier, by rows of a and rising threads.
-const GEMV_TILES: [GemvTile; 10] = [
+/// For the Subgroup tier, by rows of a, falling columns and rising threads.
+const GEMV_TILES: [GemvTile; 13] = [
     gemv_tile(1, 8, 32),
     gemv_tile(1, 8, 64),
     gemv_tile(1, 8, 128),
     gemv_tile(1, 8, 256),
-    gemv_tile(2, 8, 64),
-    gemv_tile(2, 8, 128),
+    gemv_tile(1, 4, 64),
+    gemv_tile(1, 4, 128),
+    gemv_tile(1, 4, 256),
+    gemv_tile(2, 4, 64),
+    gemv_tile(2, 4, 128),
     gemv_tile(4, 4, 64),
     gemv_tile(4, 4, 128),
     gemv_tile(8, 4, 64),
@@ -61,27 +64,33 @@ const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
     GemvTile { rows, columns, threads }
 }
 
-/// The tile for `m` ≤ 8 rows and a weight of `n` rows of so many packets. How many threads of the Subgroup tier walk a row of w,
-/// as measured on an H200: few where there are workgroups enough to fill the GPU (dense rows are long and fewer threads then
-/// walk them in more steps), else enough for a packet each.
-pub(super) fn choose_gemv(tier: Tier, m: usize, n: usize, packets: usize, quantised: bool) -> GemvTile {
-    let tiles = gemv_tiles(tier);
-    let columns = smallest(tiles, m, 0).columns as usize;
-    let threads = match (n / columns >= 1000, quantised) {
+/// The tile for `m` ≤ 8 rows and a weight of `n` rows of so many packets, as measured on an H100 and an H200. How many threads of
+/// the Subgroup tier walk a row of w: few where there are workgroups enough to fill the GPU (dense rows are long and fewer
+/// threads then walk them in more steps), else enough for a packet each. Where decoding bounds the time, one row of a has
+/// workgroups of fewer rows of w, which leave less to do behind the last load, unless there are many.
+pub(super) fn choose_gemv(tier: Tier, m: usize, n: usize, packets: usize, format: Format) -> GemvTile {
+    let slow = m == 1 && format.is_quantised() && !multiplies_bytes(format) && n < 32_000;
+    let most = if slow { 4 } else { u32::MAX };
+    let rows = m.next_power_of_two() as u32;
+    let of_rows = gemv_tiles(tier).iter().filter(|t| t.rows == rows);
+    // The other tiers have one tile for a number of rows.
+    let columns = of_rows.clone().map(|t| t.columns).filter(|&c| c <= most).max();
+    let columns = columns.or(of_rows.clone().map(|t| t.columns).max()).unwrap_or(0);
+    let threads = match (n / columns.max(1) as usize >= 1000 && !slow, format.is_quantised()) {
         (true, false) => 32,
         (true, true) => 64,
         (false, _) => packets.next_power_of_two() as u32,
     };
-    // The other tiers have one tile for a number of rows.
-    smallest(tiles, m, threads)
+    // The fewest threads that are enough, else the most that there are.
+    let mut tiles = of_rows.filter(|t| t.columns == columns);
+    let enough = tiles.clone().find(|t| t.threads >= threads);
+    *enough.or_else(|| tiles.next_back()).unwrap_or(&GEMV_TILES[0])
 }
 
-/// The tile for `m` rows with the fewest threads from `threads` on, else the one with most.
-fn smallest(tiles: &[GemvTile], m: usize, threads: u32) -> GemvTile {
-    let rows = m.next_power_of_two() as u32;
-    let mut of_rows = tiles.iter().filter(|t| t.rows == rows);
-    let enough = of_rows.clone().find(|t| t.threads >= threads);
-    *enough.or_else(|| of_rows.next_back()).unwrap_or(&tiles[0])
+/// Formats of integers, which the Subgroup tier multiplies as bytes where results have no more than 11 bits.
+pub(super) fn multiplies_bytes(format: Format) -> bool {
+    use Format::{Int2, Int3, Int4, Int4Zero, Int8, Int8Zero};
+    matches!(format, Int2 | Int3 | Int4 | Int4Zero | Int8 | Int8Zero)
 }
 
 /// A tiling of the `Coop` tier; see `wgsl/matmul/gemm_coop.wgsl`.
@@ -252,13 +261,19 @@ mod tests {
     #[test]
     fn gemv_tiles_change_at_powers_of_two() {
         for tier in [Tier::Base, Tier::Subgroup, Tier::Msl] {
-            let rows = |m| choose_gemv(tier, m, 14336, 128, true).rows;
+            let rows = |m| choose_gemv(tier, m, 14336, 128, Format::Fp4).rows;
             assert_eq!([1, 2, 3, 4, 5, 8].map(rows), [1, 2, 4, 4, 8, 8]);
         }
-        let threads = |n, packets, quantised| choose_gemv(Tier::Subgroup, 1, n, packets, quantised).threads;
-        assert_eq!([7999, 8000].map(|n| threads(n, 128, true)), [128, 64]);
-        assert_eq!([7999, 8000].map(|n| threads(n, 512, false)), [256, 32]);
-        assert_eq!([1, 32, 33, 64, 65, 129].map(|p| threads(8, p, true)), [32, 32, 64, 64, 128, 256]);
+        let tile = |n, packets, format| {
+            let GemvTile { columns, threads, .. } = choose_gemv(Tier::Subgroup, 1, n, packets, format);
+            (columns, threads)
+        };
+        assert_eq!([7999, 8000].map(|n| tile(n, 128, Format::Int4)), [(8, 128), (8, 64)]);
+        assert_eq!([7999, 8000].map(|n| tile(n, 512, Format::F16)), [(8, 256), (8, 32)]);
+        assert_eq!([31_999, 32_000].map(|n| tile(n, 128, Format::Fp4)), [(4, 128), (8, 64)]);
+        let threads = |format| [1, 32, 33, 64, 65, 129].map(|p| tile(8, p, format).1);
+        assert_eq!(threads(Format::Int4), [32, 32, 64, 64, 128, 256]);
+        assert_eq!(threads(Format::Nf4), [64, 64, 64, 64, 128, 256]);
     }
 
     #[test]

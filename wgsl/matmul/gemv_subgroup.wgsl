@@ -2,7 +2,9 @@
 // A workgroup takes COLUMNS rows of w and its THREADS threads walk them side by side, one packet (16 bytes, and its scale) of
 // each row a thread and step, all loaded before any is used: that many loads in flight are what fills the memory bus.
 // A thread's activations, once loaded and widened, serve all COLUMNS packets. Sums meet by a transposing butterfly:
-// 7 shuffles for 8 sums instead of 40. On an H200 instructions bound it: 27 for 8 FP4 codes.
+// 7 shuffles for 8 sums instead of 40. Instructions bound it: 27 for 8 FP4 codes.
+// BYTES multiplies integer codes by activations of two bytes, four at once: 5 to 7 instructions for 8 codes.
+// EARLY holds the compiler from moving loads behind the work on others, as it would to save registers.
 #if NEEDS_F16
 enable f16;
 #endif
@@ -17,12 +19,30 @@ enable f16;
 #endif
 
 #if NORM
-const PARTIALS = VALUES + 8u; // the sums of squares of up to eight rows
+const PARTIALS = BLOCKS * 8u + 8u; // the sums of squares of up to eight rows
 #else
-const PARTIALS = VALUES;
+const PARTIALS = BLOCKS * 8u;
 #endif
 // A sum of every subgroup, of at least 8 lanes, for every value.
 var<workgroup> partial: array<f32, THREADS / 8u * PARTIALS>;
+
+#if BYTES
+const SUM_UNIT = 1.0;
+// Two signed bytes, 256 · high + low, hold up to 32639.
+const MOST = 32600.0;
+// The low and the high digits of four numbers: 128 more than each stands in the last bits of its sum with 1.5 · 2²³.
+fn digits(x: vec4<f32>, rate: f32) -> vec2<u32> {
+    let all = bitcast<vec4<u32>>(fma(x, vec4<f32>(rate), vec4<f32>(12582912.0 + 128.0)));
+    let even = (all.x & 0xffffu) | (all.z << 16u);
+    let odd = (all.y & 0xffffu) | (all.w << 16u);
+    let low = (even & 0x00ff00ffu) | ((odd << 8u) & 0xff00ff00u);
+    let high = ((even >> 8u) & 0x00ff00ffu) | (odd & 0xff00ff00u);
+    return vec2<u32>(low ^ 0x80808080u, high);
+}
+#else
+const SUM_UNIT = CODE_UNIT;
+const BYTE_ZERO = 0.0;
+#endif
 
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
@@ -49,11 +69,81 @@ fn main(place: Place) {
         let w_{c} = load_packet(row_{c}, packet);
 #for s SPANS
         let scale_{c}_{s} = load_scale(row_{c}, span_group(packet, {s}u));
-        let zero_{c}_{s} = load_zero(row_{c}, span_group(packet, {s}u)) / CODE_UNIT;
+        let zero_{c}_{s} = load_zero(row_{c}, span_group(packet, {s}u));
 #endfor
 #endfor
+#if EARLY
+        // Zero, as grids have no third dimension, which the compiler does not know: what takes it in comes after all loads.
+        var late = place.group.z;
+#for c COLUMNS
+        late &= w_{c}.x;
+#if PACKET_WORDS == 3
+        late &= w_{c}.y & w_{c}.z;
+#endif
+#for s SPANS
+        late &= bitcast<u32>(scale_{c}_{s});
+#if STORED_ZEROS
+        late &= bitcast<u32>(zero_{c}_{s});
+#endif
+#endfor
+#endfor
+#else
+        let late = 0u;
+#endif
 #for s SPANS
         {
+#if BYTES
+            // As integers of two digits, in units of their own for what shares a scale.
+#for u SPAN_UNITS
+#for e 2
+            let k_{u}_{e} = packet * PACKET + (({s}u * SPAN_UNITS + {u}u) * 2u + {e}u) * 8u;
+#if NORM
+            let gains_{u}_{e} = gamma_eight(k_{u}_{e});
+#endif
+#endfor
+#endfor
+#for m ROWS_A
+            var total_{m} = 0.0;
+            var top_{m} = vec4<f32>(1e-33);
+#for u SPAN_UNITS
+#for e 2
+#if NORM
+            let raw_{u}_{e}_{m} = widen(load_eight(row_a_{m}, k_{u}_{e}), k_{u}_{e});
+            squares_{m} = dot_eight(raw_{u}_{e}_{m}, raw_{u}_{e}_{m}, squares_{m});
+            let x_{u}_{e}_{m} = times(raw_{u}_{e}_{m}, gains_{u}_{e});
+#else
+            let x_{u}_{e}_{m} = widen(load_eight(row_a_{m}, k_{u}_{e}), k_{u}_{e});
+#endif
+            total_{m} += sum_eight(x_{u}_{e}_{m});
+            top_{m} = max(top_{m}, max(abs(x_{u}_{e}_{m}.lo), abs(x_{u}_{e}_{m}.hi)));
+#endfor
+#endfor
+            let unit_{m} = max(max(top_{m}.x, top_{m}.y), max(top_{m}.z, top_{m}.w)) / MOST;
+            let rate_{m} = bitcast<f32>(bitcast<u32>(1.0 / unit_{m}) | late);
+#for u SPAN_UNITS
+            let all_{u}_{m} = in_order(x_{u}_0_{m}, x_{u}_1_{m});
+#for i 4
+            let d_{u}_{i}_{m} = digits(all_{u}_{m}[{i}], rate_{m});
+#endfor
+#endfor
+#endfor
+#for c COLUMNS
+#for u SPAN_UNITS
+            let b_{u}_{c} = bytes(w_{c}, {s}u * SPAN_UNITS + {u}u);
+#endfor
+#for m ROWS_A
+            var low_{c}_{m} = 0;
+            var high_{c}_{m} = 0;
+#for u SPAN_UNITS
+#for i 4
+            low_{c}_{m} += dot4I8Packed(b_{u}_{c}[{i}], d_{u}_{i}_{m}.x);
+            high_{c}_{m} += dot4I8Packed(b_{u}_{c}[{i}], d_{u}_{i}_{m}.y);
+#endfor
+#endfor
+            let part_{c}_{m} = f32((high_{c}_{m} << 8u) + low_{c}_{m}) * unit_{m};
+#endfor
+#endfor
+#else
             // The chunks of 8 that share a scale.
 #for m ROWS_A
             var total_{m} = 0.0;
@@ -68,11 +158,11 @@ fn main(place: Place) {
 #endif
 #for m ROWS_A
 #if NORM
-            let raw_{h}_{m} = widen(load_eight(row_a_{m}, k_{h}), k_{h});
+            let raw_{h}_{m} = widen(after(late, load_eight(row_a_{m}, k_{h})), k_{h});
             squares_{m} = dot_eight(raw_{h}_{m}, raw_{h}_{m}, squares_{m});
             let x_{h}_{m} = times(raw_{h}_{m}, gains_{h});
 #else
-            let x_{h}_{m} = widen(load_eight(row_a_{m}, k_{h}), k_{h});
+            let x_{h}_{m} = widen(after(late, load_eight(row_a_{m}, k_{h})), k_{h});
 #endif
             if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
 #endfor
@@ -83,15 +173,16 @@ fn main(place: Place) {
 #endfor
 #endfor
 #endfor
+#endif
 #for c COLUMNS
 #for m ROWS_A
-            sum_{c}_{m} += scale_{c}_{s} * (part_{c}_{m} - zero_{c}_{s} * total_{m});
+            sum_{c}_{m} += scale_{c}_{s} * (part_{c}_{m} - (zero_{c}_{s} - BYTE_ZERO) / SUM_UNIT * total_{m});
 #endfor
 #endfor
         }
 #endfor
     }
-    var sums: array<f32, VALUES>;
+    var sums: array<f32, BLOCKS * 8u>;
 #for c COLUMNS
 #for m ROWS_A
     sums[{c}u * ROWS_A + {m}u] = sum_{c}_{m};
@@ -111,7 +202,7 @@ fn main(place: Place) {
     let squares_lo = vec4<f32>(squares[0], squares[1], squares[2], squares[3]);
     let squares_hi = vec4<f32>(squares[4], squares[5], squares[6], squares[7]);
     let folded = fold(squares_lo, squares_hi, lane);
-    if lane.subgroup_lane < 8u { partial[lane.subgroup * PARTIALS + VALUES + lane.subgroup_lane] = folded; }
+    if lane.subgroup_lane < 8u { partial[lane.subgroup * PARTIALS + BLOCKS * 8u + lane.subgroup_lane] = folded; }
 #endif
     workgroupBarrier();
     // Value v is column v / ROWS_A of these for row v % ROWS_A of a.
@@ -131,16 +222,33 @@ fn main(place: Place) {
     }
 }
 
+// Activations that are used only once `late`, a zero, is known.
+fn after(late: u32, raw: RawEight) -> RawEight {
+#if EARLY
+    var x = raw;
+#if ROWS == ragged
+    x.lo.x = bitcast<f32>(bitcast<u32>(x.lo.x) | late);
+#elif TA == f32
+    x.lo.x = bitcast<f32>(bitcast<u32>(x.lo.x) | late);
+#else
+    x.x |= late;
+#endif
+    return x;
+#else
+    return raw;
+#endif
+}
+
 // The sum over the workgroup of one value.
 fn sum_of(v: u32, lane: Lane) -> f32 {
     var sum = 0.0;
     for (var s = 0u; s < lane.subgroups; s++) { sum += partial[s * PARTIALS + v]; }
 #if NORM
     var squares = 0.0;
-    for (var s = 0u; s < lane.subgroups; s++) { squares += partial[s * PARTIALS + VALUES + v % ROWS_A]; }
+    for (var s = 0u; s < lane.subgroups; s++) { squares += partial[s * PARTIALS + BLOCKS * 8u + v % ROWS_A]; }
     sum *= norm_factor(squares);
 #endif
-    return sum * CODE_UNIT;
+    return sum * SUM_UNIT;
 }
 
 // The subgroup's sums of eight values: lane l gets that of value l % 8. Each step sends half of the values away.

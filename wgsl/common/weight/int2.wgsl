@@ -9,3 +9,10 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     let e37 = unpack2x16float((q >> 6u) & 0x00030003u);
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
+#if BYTES
+const BYTE_ZERO = 0.0;
+fn bytes(p: Packet, unit: u32) -> vec4<u32> {
+    return (vec4<u32>(p[unit]) >> vec4<u32>(0u, 2u, 4u, 6u)) & vec4<u32>(0x03030303u);
+}
+fn in_order(x: Eight, y: Eight) -> mat4x4<f32> { return transpose(mat4x4<f32>(x.lo, x.hi, y.lo, y.hi)); }
+#endif

@@ -9,3 +9,17 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     let e37 = unpack2x16float((q >> 9u) & 0x00070007u);
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
+#if BYTES
+const BYTE_ZERO = 0.0;
+fn bytes(p: Packet, unit: u32) -> vec4<u32> {
+    let q = vec2<u32>(three_bits(p, 2u * unit), three_bits(p, 2u * unit + 1u));
+    let even = vec4<u32>(q.x, q.x >> 6u, q.y, q.y >> 6u) & vec4<u32>(0x00070007u);
+    return even | (vec4<u32>(q.x << 5u, q.x >> 1u, q.y << 5u, q.y >> 1u) & vec4<u32>(0x07000700u));
+}
+fn in_order(x: Eight, y: Eight) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        vec4<f32>(x.lo.xy, x.hi.xy), vec4<f32>(x.lo.zw, x.hi.zw),
+        vec4<f32>(y.lo.xy, y.hi.xy), vec4<f32>(y.lo.zw, y.hi.zw),
+    );
+}
+#endif

@@ -16,3 +16,17 @@ fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
     return Halves((halves_of(q.xy) - zero) * scale, (halves_of(q.zw) - zero) * scale);
 }
 #endif
+#if BYTES
+const BYTE_ZERO = 0.0;
+fn bytes(p: Packet, unit: u32) -> vec4<u32> {
+    let q0 = p[2u * unit];
+    let q1 = p[2u * unit + 1u];
+    return vec4<u32>(q0, q0 >> 4u, q1, q1 >> 4u) & vec4<u32>(0x0f0f0f0fu);
+}
+fn in_order(x: Eight, y: Eight) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        vec4<f32>(x.lo.xz, x.hi.xz), vec4<f32>(x.lo.yw, x.hi.yw),
+        vec4<f32>(y.lo.xz, y.hi.xz), vec4<f32>(y.lo.yw, y.hi.yw),
+    );
+}
+#endif

@@ -15,3 +15,8 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     let e57 = unpack2x16float((q1 >> 8u) & 0x00ff00ffu);
     return Eight(vec4<f32>(e02.x, e13.x, e02.y, e13.y), vec4<f32>(e46.x, e57.x, e46.y, e57.y));
 }
+#if BYTES
+const BYTE_ZERO = 128.0;
+fn bytes(p: Packet, unit: u32) -> vec4<u32> { return p ^ vec4<u32>(SIGNS ^ 0x80808080u); }
+fn in_order(x: Eight, y: Eight) -> mat4x4<f32> { return mat4x4<f32>(x.lo, x.hi, y.lo, y.hi); }
+#endif
