@@ -2,7 +2,7 @@
 
 use super::spec::{
     GEMM_SPARSE, GEMV_SPARSE, GEMV_TILES, GemvTile, Traits, coop_variant, gemm_variant, gemv_variant,
-    msl_gemm_variant, msl_gemv_variant,
+    msl_gemm_variant, msl_gemv_variant, walk_variant, walks,
 };
 use super::weight::SparseWeight;
 use crate::device::Caps;
@@ -53,6 +53,12 @@ pub(super) fn variant(
     }
     if spec.name != GEMV_SPARSE.name {
         return Ok(gemm_variant(traits).into());
+    }
+    if tier == Tier::Subgroup && m == 1 && walks(traits) && caps.subgroup_size >= 8 {
+        let walk = walk_variant(traits, weight.packets(), weight.packet_scales());
+        if walk.needs.workgroup_storage <= caps.max_workgroup_storage {
+            return Ok(walk.into());
+        }
     }
     let tile = gemv_tile(traits, m, weight.n())
         .ok_or_else(|| format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name))?;

@@ -167,6 +167,7 @@ pub(super) fn gemv_variant(tier: Tier, traits: Traits, tile: GemvTile, scales: u
     let buffers = if 2 * table + scratch <= 16 << 10 { 2 } else { 1 };
     let mut defines = traits.defines(("vec4<u32>", index_unit), traits.f16());
     defines.extend(defines![
+        WALK = Def::Flag(false),
         SUBGROUP = Def::Flag(tier == Tier::Subgroup),
         THREADS = Def::Num(THREADS),
         LANES = Def::Num(lanes),
@@ -189,6 +190,32 @@ pub(super) fn gemv_variant(tier: Tier, traits: Traits, tile: GemvTile, scales: u
         ..Needs::default()
     };
     Variant { defines, needs }
+}
+
+/// Threads of a workgroup of `wgsl/common/sparse_walk.wgsl`.
+const WALK_THREADS: [u32; 3] = [32, 64, 128];
+
+/// Whether that serves one row of activations.
+pub(super) fn walks(traits: Traits) -> bool {
+    traits.pattern == Pattern::TwoOfFour && traits.format.is_quantised() && traits.dtypes.0 == DType::F16
+}
+
+/// Its specialisation for rows of so many packets, with `scales` in a packet.
+pub(super) fn walk_variant(traits: Traits, packets: usize, scales: u32) -> Variant {
+    const COLUMNS: u32 = 8;
+    let threads = WALK_THREADS.into_iter().find(|&t| t as usize >= packets).unwrap_or(128);
+    let mut defines = traits.defines(("vec4<u32>", "vec2<u32>"), true);
+    defines.extend(defines![
+        WALK = Def::Flag(true),
+        SUBGROUP = Def::Flag(true),
+        THREADS = Def::Num(threads),
+        LANES = Def::Num(threads),
+        COLUMNS = Def::Num(COLUMNS),
+        SCALES = Def::Num(scales),
+        SPAN_CHUNKS = Def::Num(4 / scales),
+    ]);
+    let workgroup_storage = (32 * threads + threads) * 4;
+    Variant { defines, needs: Needs { f16: true, threads, workgroup_storage, ..Needs::default() } }
 }
 
 pub(super) fn gemm_variant(traits: Traits) -> Variant {
@@ -255,6 +282,9 @@ fn gemv_variants(tier: Tier) -> Vec<Variant> {
         };
         for &scales in scales {
             all.extend(GEMV_TILES.map(|tile| gemv_variant(tier, traits, tile, scales)));
+            if tier == Tier::Subgroup && walks(traits) {
+                all.extend(WALK_THREADS.map(|threads| walk_variant(traits, threads as usize, scales)));
+            }
         }
     }
     all
