@@ -233,8 +233,8 @@ pub(super) fn gemv_variant(
         SPAN_UNITS = Def::Num(packet(traits.format) / 16 / spans),
     ]);
     if tier == Tier::Subgroup {
-        // Products of bytes err by 2⁻¹⁶ of the largest activation: enough for results of 11 bits.
-        let narrow = ![dtypes.0, dtypes.1].contains(&DType::F32);
+        // Products of bytes err by 2⁻¹⁶ of the largest activation: enough for activations of 11 bits.
+        let narrow = dtypes.0 != DType::F32;
         set(&mut defines, "BYTES", rows == 1 && narrow && multiplies_bytes(traits.format));
         // With more rows registers would be too few.
         set(&mut defines, "EARLY", rows <= 2 && traits.format.is_quantised());

@@ -87,7 +87,7 @@ pub(super) fn choose_gemv(tier: Tier, m: usize, n: usize, packets: usize, format
     *enough.or_else(|| tiles.next_back()).unwrap_or(&GEMV_TILES[0])
 }
 
-/// Formats of integers, which the Subgroup tier multiplies as bytes where results have no more than 11 bits.
+/// Formats of integers, which the Subgroup tier multiplies as bytes where activations have no more than 11 bits.
 pub(super) fn multiplies_bytes(format: Format) -> bool {
     use Format::{Int2, Int3, Int4, Int4Zero, Int8, Int8Zero};
     matches!(format, Int2 | Int3 | Int4 | Int4Zero | Int8 | Int8Zero)

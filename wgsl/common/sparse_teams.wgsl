@@ -1,7 +1,6 @@
-// Any pattern, M ≤ ROWS_A: a team of LANES threads takes COLUMNS
-// rows of w, 16 bytes of kept values and their positions a lane and step, loaded one step ahead. The activations of a
-// chunk (eight kept values a lane) stand in a table in workgroup memory that all teams share, two buffers in turn. An entry holds one
-// column for all rows of a or, for 2:4 and one row, the two activations that a pair of positions picks: one load for two
+// Any pattern, M ≤ ROWS_A: a team of LANES threads takes COLUMNS rows of w, 16 bytes of kept values and their positions a lane and
+// step, loaded one step ahead. The activations of a chunk (eight kept values a lane) stand in a table in workgroup memory that all
+// teams share, two buffers in turn. An entry holds one column for all rows of a or, for 2:4 and one row, the two activations that a pair of positions picks: one load for two
 // products. Entries lie [entry][lane], so that a lane stays in banks of its own whatever its positions are: gathering never conflicts.
 // Counted from the source for 2:4 FP4 and one row, per chunk of 8 kept values: decoding 8 conversions and 11 integer operations,
 // 4 gathers of a pair with 3 integer operations each, 8 multiply-adds, 3 for scale and shift: 42 operations and 4 loads, 5¾ a kept

@@ -3,7 +3,7 @@
 // each row a thread and step, all loaded before any is used: that many loads in flight are what fills the memory bus.
 // A thread's activations, once loaded and widened, serve all COLUMNS packets. Sums meet by a transposing butterfly:
 // 7 shuffles for 8 sums instead of 40. Instructions bound it: 27 for 8 FP4 codes.
-// BYTES multiplies integer codes by activations of two bytes, four at once: 5 to 7 instructions for 8 codes.
+// BYTES multiplies integer codes by activations of two bytes, four at once: 7 instructions for 8 INT4 codes, none of them a conversion.
 // EARLY holds the compiler from moving loads behind the work on others, as it would to save registers.
 #if NEEDS_F16
 enable f16;

@@ -1,5 +1,5 @@
 // A codebook of ENTRIES values in workgroup memory, a copy for each of 32 lanes: an entry's copies lie side by side, so every lane stays
-// in a bank of its own whatever its code is. Two integer operations and a load for a code, where a tree of selects takes 15 and more.
+// in a bank of its own whatever its code is. Two or three integer operations and a load for a code, where a tree of selects takes 15 and more.
 // The entry point calls fill_book() and waits at a barrier before it decodes. THREADS is a multiple of 32, at most 32 · ENTRIES.
 const COPIES = 32u;
 var<workgroup> book: array<array<f32, COPIES>, ENTRIES>;
