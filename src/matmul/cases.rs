@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::extreme_cases::{self, put_scales};
-use super::{Activation, GATE_UP, GateUp, Linear, Norm, QGEMV, Weight, cpu, record_gate_up, record_with};
+use super::{Activation, GATE_UP, GateUp, Linear, Norm, QGEMV, Weight, cpu, gate_up_with, record_with};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
 use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Rule};
 use crate::norm;
@@ -186,10 +186,8 @@ impl Spec {
                     let norm = self.norm.then_some(Norm { weight: &gains, eps: EPS, workspace });
                     if pair {
                         let activation = self.activation;
-                        return record_gate_up(
-                            recorder,
-                            &GateUp { a: &a, weight: &weight, out: &out, activation, norm },
-                        );
+                        let request = GateUp { a: &a, weight: &weight, out: &out, activation, norm };
+                        return gate_up_with(recorder, self.spec, &request);
                     }
                     let linear = Linear {
                         out_row: self.out_row,

@@ -122,10 +122,12 @@ pub struct Qkv<'a> {
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record_qkv(recorder: &mut Recorder<'_, '_>, request: &Qkv<'_>) -> Result<()> {
-    let few = request.a.rows() <= tiles::MAX_GEMV_ROWS;
+    let m = request.a.rows();
     let spec = match request.norm {
-        Some(_) if few => &NORM_QKV_GEMV,
-        None if few => &QKV_GEMV,
+        Some(_) if m <= tiles::MAX_GEMV_ROWS => &NORM_QKV_GEMV,
+        None if m <= tiles::gemv_rows(recorder.gpu(), request.weight.format(), request.a.dtype()) => {
+            &QKV_GEMV
+        }
         _ => &QKV,
     };
     qkv_with(recorder, spec, request)

@@ -145,7 +145,8 @@ impl<'a> Linear<'a> {
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Linear<'_>) -> Result<()> {
     let m = request.a.rows();
     let fused = request.norm.is_some() && m <= tiles::MAX_GEMV_ROWS;
-    let spec = if fused { &NORM_QGEMV } else { tiles::kernel_for(m, request.weight.format()) };
+    let plain = || tiles::kernel_for(recorder.gpu(), m, request.weight.format(), request.a.dtype());
+    let spec = if fused { &NORM_QGEMV } else { plain() };
     record_with(recorder, spec, request)
 }
 
@@ -226,21 +227,32 @@ pub struct GateUp<'a> {
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> Result<()> {
+    let m = request.a.rows();
+    let spec = match request.norm {
+        Some(_) if m <= tiles::MAX_GEMV_ROWS => &NORM_GATE_UP_GEMV,
+        None if m <= tiles::gemv_rows(recorder.gpu(), request.weight.format(), request.a.dtype()) => {
+            &GATE_UP_GEMV
+        }
+        _ => &GATE_UP,
+    };
+    gate_up_with(recorder, spec, request)
+}
+
+/// As [`record_gate_up`] with a given kernel.
+fn gate_up_with(
+    recorder: &mut Recorder<'_, '_>,
+    spec: &'static KernelSpec,
+    request: &GateUp<'_>,
+) -> Result<()> {
     let GateUp { a, weight, out, activation, norm } = *request;
-    let few = a.rows() <= tiles::MAX_GEMV_ROWS;
     if norm.is_some() {
         out.expect(NORM_GATE_UP_GEMV.name, "out", &[a.dtype()], out.shape())?;
     }
-    let spec = match norm {
-        None if few => &GATE_UP_GEMV,
-        Some(_) if few => &NORM_GATE_UP_GEMV,
-        None => &GATE_UP,
-        Some(norm) => {
-            return norm.before(recorder, GATE_UP.name, a, |recorder, a| {
-                record_gate_up(recorder, &GateUp { a, norm: None, ..*request })
-            });
-        }
-    };
+    if let Some(norm) = norm.filter(|_| spec.name != NORM_GATE_UP_GEMV.name) {
+        return norm.before(recorder, spec.name, a, |recorder, a| {
+            gate_up_with(recorder, spec, &GateUp { a, norm: None, ..*request })
+        });
+    }
     if !weight.n().is_multiple_of(2) {
         return Err(Error::shape(
             spec.name,

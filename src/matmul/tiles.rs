@@ -2,15 +2,27 @@
 //! devices: nothing is tuned inside a caller's call. What was measured, and what not yet, is in `docs/performance.md`.
 
 use super::{GEMM, QGEMM, QGEMV};
-use crate::device::Caps;
+use crate::device::{Caps, Gpu};
 use crate::format::Format;
 use crate::kernel::{KernelSpec, Tier};
+use crate::tensor::DType;
 
-/// Rows of activations up to which every weight is read once, by `qgemv`.
+/// Rows of activations that `qgemv` and its kin take at the most; they read every weight once.
 pub(super) const MAX_GEMV_ROWS: usize = 8;
+/// As many where cooperative matrices of side 16 take quantised weights: their smallest tile costs less than five rows.
+const GEMV_ROWS_BESIDE_MATRICES: usize = 4;
 
-pub(super) fn kernel_for(m: usize, format: Format) -> &'static KernelSpec {
-    match (m <= MAX_GEMV_ROWS, format.is_quantised()) {
+/// Rows of activations up to which a gemv kernel serves.
+pub(super) fn gemv_rows(gpu: &Gpu, format: Format, a: DType) -> usize {
+    let caps = gpu.caps();
+    let served = (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1)
+        && gpu.forced_tier().is_none_or(|tier| tier >= Tier::Coop);
+    let matrices = served && format.is_quantised() && a != DType::F32;
+    if matrices { GEMV_ROWS_BESIDE_MATRICES } else { MAX_GEMV_ROWS }
+}
+
+pub(super) fn kernel_for(gpu: &Gpu, m: usize, format: Format, a: DType) -> &'static KernelSpec {
+    match (m <= gemv_rows(gpu, format, a), format.is_quantised()) {
         (true, _) => &QGEMV,
         (false, true) => &QGEMM,
         (false, false) => &GEMM,
@@ -254,7 +266,8 @@ mod tests {
             (9, Format::Int4, "qgemm"),
             (9, Format::Bf16, "gemm"),
         ] {
-            assert_eq!(kernel_for(m, format).name, want, "{m}");
+            let gpu = Gpu::new().expect("an adapter");
+            assert_eq!(kernel_for(&gpu, m, format, DType::F32).name, want, "{m}");
         }
     }
 
