@@ -13,6 +13,9 @@ pub struct Measured {
     pub shape: String,
     pub format: String,
     pub us: f64,
+    /// Taken before the kernel was last changed; the audit never says so, but who merges files may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub earlier: bool,
     pub gb_s: f64,
     pub tflop_s: f64,
     pub copy_percent: Option<f64>,

@@ -111,6 +111,7 @@ impl Peers {
             shape,
             format,
             us: perf.micros,
+            earlier: false,
             gb_s: perf.gb_s,
             tflop_s: perf.tflop_s,
             copy_percent: perf.copy_percent,

@@ -52,6 +52,9 @@ fn device(audit: &Value) -> Result<String, Failure> {
     if let Some(note) = audit["note"].as_str() {
         out += note;
     }
+    if audit["performance"].as_array().into_iter().flatten().any(|m| m["earlier"] == true) {
+        out += " †: taken before the kernel was last changed.";
+    }
     let (on, when) = (field("/peers/device")?, field("/peers/date")?);
     out = format!("{}\n\nPeers, on {on}, {when}:\n\n", out.trim_end());
     for (name, what) in audit["peers"]["sources"].as_object().into_iter().flatten() {
@@ -83,7 +86,7 @@ fn kernels(names: &[&str], measured: &[Measured]) -> String {
             m.case.clone(),
             shown(dtypes, &m.dtype),
             m.tier.clone(),
-            significant(m.us),
+            format!("{}{}", significant(m.us), if m.earlier { "†" } else { "" }),
             significant(m.gb_s),
             shown(m.tflop_s > 0.0, &significant(m.tflop_s)),
             m.copy_percent.map_or(String::new(), |p| format!("{p:.0} %")),
