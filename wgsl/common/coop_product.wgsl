@@ -1,5 +1,5 @@
 // The walk of a product on cooperative matrices: see matmul/gemm_coop.wgsl for its plan. What includes this has before it the
-// bindings, load_eight() and widen() of a, and finish(); behind it
+// bindings, load_eight() and widen() of a, and finish_rows(); behind it
 //     fetch_packet(row, k)      W_EACH weights of a row of w, as they come
 //     fetch_affine(row, k)      what SPAN of them share, of type Affine
 //     put_w(at, packet, chunk, affine)      eight of them decoded into the tile of w
