@@ -111,8 +111,20 @@ fn finish_rows(sums: array<vec4<f32>, SUMS>, rows: vec4<u32>, n: u32) {
 #if PAIR
 fn gated(sums: vec2<f32>) -> f32 { return activate(sums.x, params.activation) * sums.y; }
 #else
-fn output(sum: f32, m: u32, column: u32) -> f32 { return outputs(vec4<f32>(sum), vec4<u32>(m), column).x; }
+fn output(sum: f32, m: u32, column: u32) -> f32 {
+    var value = sum * params.scale;
+    if (params.flags & 1u) != 0u { value += stored(bias[column / IN_UNIT], column); }
+    value = activate(value, params.activation);
+#if !SPLIT
+    if (params.flags & 2u) != 0u {
+        let at = m * params.n_all + column;
+        value += stored(aux[at / IN_UNIT], at);
+    }
+#endif
+    return value;
+}
 
+// The same of four rows.
 fn outputs(sums: vec4<f32>, rows: vec4<u32>, column: u32) -> vec4<f32> {
     var values = sums * params.scale;
     if (params.flags & 1u) != 0u { values += stored(bias[column / IN_UNIT], column); }

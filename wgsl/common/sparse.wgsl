@@ -56,7 +56,11 @@ fn scale_at(row: u32, k: u32) -> f32 {
 // Finishes and stores the sum for row `m` of a and row `n` of this part of w. The caller has checked both.
 fn finish(sum: f32, m: u32, n: u32) {
     let column = params.n_first + n;
-    out[m * params.n_all + column] = TO(outputs(vec4<f32>(sum), vec4<u32>(m), column).x);
+    var value = sum;
+    if (params.flags & 1u) != 0u { value += f32(bias[column]); }
+    value = activate(value, params.activation);
+    if (params.flags & 2u) != 0u { value += f32(aux[m * params.n_all + column]); }
+    out[m * params.n_all + column] = TO(value);
 }
 
 // The same for four rows; those past the end are left out.
