@@ -4,6 +4,7 @@
 //! latter with what they miss. A case whose specialisation is not among its tier's variants fails: `tests/shaders.rs`
 //! would never have seen it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -13,21 +14,31 @@ use wgmarlin::device::install_logger;
 use wgmarlin::kernel::{Case, Level, TierSpec};
 use wgmarlin::{CATALOGUE, Gpu, Tier};
 
-/// Opened by the first test, so that listing needs no adapter.
-static GPU: OnceLock<Result<Gpu, String>> = OnceLock::new();
+thread_local! {
+    /// A device for every thread, as software Vulkan compiles the pipelines of one device one after the other, and few cases share
+    /// a pipeline. Opened by the thread's first test, so that listing needs no adapter.
+    static GPU: OnceCell<Result<Gpu, String>> = const { OnceCell::new() };
+}
+/// The adapter's name.
+static ADAPTER: OnceLock<String> = OnceLock::new();
 
 /// How many cases of each kernel and tier were skipped, and why.
 static SKIPPED: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
-fn gpu() -> Result<&'static Gpu, Failed> {
-    GPU.get_or_init(|| Gpu::new().map_err(|e| e.to_string())).as_ref().map_err(Failed::from)
+fn gpu() -> Result<Gpu, Failed> {
+    let open = || {
+        let gpu = Gpu::new().map_err(|e| e.to_string())?;
+        ADAPTER.get_or_init(|| gpu.caps().adapter.clone());
+        Ok(gpu)
+    };
+    GPU.with(|gpu| gpu.get_or_init(open).clone()).map_err(Failed::from)
 }
 
 fn main() {
     // Metal's compiler speaks through the log; there is no other logger yet.
     let _ = install_logger(env_logger::Logger::from_default_env());
     let mut arguments = Arguments::from_args();
-    // Software Vulkan uses all cores for one dispatch, but the reference on the CPU does not.
+    // Most of the time goes into compiling pipelines, which takes one core a device.
     arguments.test_threads.get_or_insert(2);
     let every = std::env::var("WGMARLIN_CASES").is_ok_and(|v| v == "all");
     let (mut trials, mut left) = (Vec::new(), 0);
@@ -62,16 +73,16 @@ fn main() {
         println!("{count} skipped: {why}");
     }
     println!("{left} cases ran at a better tier of the same shader only (WGMARLIN_CASES=all runs them)");
-    if let Some(Ok(gpu)) = GPU.get() {
+    if let Some(adapter) = ADAPTER.get() {
         let count: usize = skipped.values().sum();
-        println!("{}: {count} cases skipped for a missing capability", gpu.caps().adapter);
+        println!("{adapter}: {count} cases skipped for a missing capability");
     }
     conclusion.exit();
 }
 
 /// Why the case cannot run here, if it cannot.
 fn check(tier: Tier, case: &Case) -> Result<Option<String>, Failed> {
-    match run_case(gpu()?, Some(tier), case).map_err(|e| Failed::from(e.to_string()))? {
+    match run_case(&gpu()?, Some(tier), case).map_err(|e| Failed::from(e.to_string()))? {
         Outcome::Correct { .. } => Ok(None),
         Outcome::Wrong { error, tolerance, why } => {
             Err(format!("error {error:.2e} over {tolerance:.0e}: {why}").into())
