@@ -164,8 +164,10 @@ fn main(
     coopStoreT(sum_{i}_{r}, &scratch[mine], SIDE);
 #else
 #for j FRAG_N
-    let to_{i}_{j} = mine + {j}u * SIDE * SIDE;
-    coopStoreT(sum_{i}_{j}, &scratch[to_{i}_{j}], SIDE);
+    {
+        let to = mine + {j}u * SIDE * SIDE;
+        coopStoreT(sum_{i}_{j}, &scratch[to], SIDE);
+    }
 #endfor
 #endif
     workgroupBarrier();
