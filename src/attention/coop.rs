@@ -63,7 +63,11 @@ fn variant((side, lanes): (u32, u32), width: u32, rows: u32, extras: Extras, vec
     let keys = if side == 16 && width <= 192 { 32 } else { 16 };
     // Matrices of rows that a subgroup owns, and subgroups that share these rows. Two by two reads least, but for wide heads
     // the registers do not suffice.
-    let (down, across) = if width <= 128 { (2, 2) } else { (1, 1) };
+    let (down, across) = match (width <= 128, lanes) {
+        (true, _) => (2, 2),
+        (false, 8) => (1, 2), // software, which compiles long texts slowly
+        (false, _) => (1, 1),
+    };
     let subgroups = rows / side / down * across;
     let threads = subgroups * lanes;
     // Matrices of a row of Q, and those of keys and of columns of O that are a subgroup's own.
