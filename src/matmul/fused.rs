@@ -122,12 +122,11 @@ pub struct Qkv<'a> {
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record_qkv(recorder: &mut Recorder<'_, '_>, request: &Qkv<'_>) -> Result<()> {
-    let m = request.a.rows();
-    let spec = match request.norm {
-        Some(_) if m <= tiles::MAX_GEMV_ROWS => &NORM_QKV_GEMV,
-        None if m <= tiles::gemv_rows(recorder.gpu(), request.weight.format(), request.a.dtype()) => {
-            &QKV_GEMV
-        }
+    let Qkv { a, weight, norm, .. } = *request;
+    let few = tiles::few_rows(recorder.gpu(), a.rows(), weight.format(), a.dtype(), norm.is_some());
+    let spec = match norm {
+        Some(_) if few => &NORM_QKV_GEMV,
+        None if few => &QKV_GEMV,
         _ => &QKV,
     };
     qkv_with(recorder, spec, request)

@@ -227,12 +227,11 @@ pub struct GateUp<'a> {
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> Result<()> {
-    let m = request.a.rows();
-    let spec = match request.norm {
-        Some(_) if m <= tiles::MAX_GEMV_ROWS => &NORM_GATE_UP_GEMV,
-        None if m <= tiles::gemv_rows(recorder.gpu(), request.weight.format(), request.a.dtype()) => {
-            &GATE_UP_GEMV
-        }
+    let GateUp { a, weight, norm, .. } = *request;
+    let few = tiles::few_rows(recorder.gpu(), a.rows(), weight.format(), a.dtype(), norm.is_some());
+    let spec = match norm {
+        Some(_) if few => &NORM_GATE_UP_GEMV,
+        None if few => &GATE_UP_GEMV,
         _ => &GATE_UP,
     };
     gate_up_with(recorder, spec, request)

@@ -13,7 +13,7 @@ pub(super) const MAX_GEMV_ROWS: usize = 8;
 const GEMV_ROWS_BESIDE_MATRICES: usize = 4;
 
 /// Rows of activations up to which a gemv kernel serves.
-pub(super) fn gemv_rows(gpu: &Gpu, format: Format, a: DType) -> usize {
+fn gemv_rows(gpu: &Gpu, format: Format, a: DType) -> usize {
     let caps = gpu.caps();
     let served = (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1)
         && gpu.forced_tier().is_none_or(|tier| tier >= Tier::Coop);
@@ -21,8 +21,13 @@ pub(super) fn gemv_rows(gpu: &Gpu, format: Format, a: DType) -> usize {
     if matrices { GEMV_ROWS_BESIDE_MATRICES } else { MAX_GEMV_ROWS }
 }
 
+/// Whether a gemv kernel serves `m` rows; with a norm it does wherever it can, as it spares the norm's launch and workspace.
+pub(super) fn few_rows(gpu: &Gpu, m: usize, format: Format, a: DType, norm: bool) -> bool {
+    m <= if norm { MAX_GEMV_ROWS } else { gemv_rows(gpu, format, a) }
+}
+
 pub(super) fn kernel_for(gpu: &Gpu, m: usize, format: Format, a: DType) -> &'static KernelSpec {
-    match (m <= gemv_rows(gpu, format, a), format.is_quantised()) {
+    match (few_rows(gpu, m, format, a, false), format.is_quantised()) {
         (true, _) => &QGEMV,
         (false, true) => &QGEMM,
         (false, false) => &GEMM,
@@ -259,6 +264,7 @@ mod tests {
 
     #[test]
     fn kernels_change_at_nine_rows() {
+        let gpu = Gpu::new().expect("an adapter");
         for (m, format, want) in [
             (0, Format::F16, "qgemv"),
             (1, Format::F16, "qgemv"),
@@ -266,7 +272,6 @@ mod tests {
             (9, Format::Int4, "qgemm"),
             (9, Format::Bf16, "gemm"),
         ] {
-            let gpu = Gpu::new().expect("an adapter");
             assert_eq!(kernel_for(&gpu, m, format, DType::F32).name, want, "{m}");
         }
     }
