@@ -1,11 +1,14 @@
 //! Runs one case on one tier and compares every output with the twin.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
 use half::{bf16, f16};
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Case, Check, Defines, KernelSpec, POISON, Planned, Prepared, Recorder, Rule, Tier, TierSpec,
+    Case, Check, Defines, KernelSpec, POISON, Planned, Prepared, Recorder, Rule, Tier, TierSpec, Variant,
 };
 use crate::tensor::{DType, Tensor};
 
@@ -92,10 +95,18 @@ pub(crate) fn dry_run(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Res
     Ok(dry.into_planned())
 }
 
+/// What tiers list, by the function that does: some list thousands, which takes as long as a small case.
+static LISTED: Mutex<Option<HashMap<fn() -> Vec<Variant>, HashSet<Defines>>>> = Mutex::new(None);
+
 /// The implementation of a kernel at a tier, if that lists the specialisation among its variants: the static stages would never
 /// have seen another.
 pub(super) fn listed(spec: &'static KernelSpec, tier: Tier, defines: &Defines) -> Result<&'static TierSpec> {
-    let found = spec.tier(tier).filter(|t| (t.variants)().iter().any(|variant| variant.defines == *defines));
+    let lists = |tier: &&TierSpec| {
+        let mut listed = LISTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = listed.get_or_insert_default().entry(tier.variants);
+        all.or_insert_with(|| (tier.variants)().into_iter().map(|v| v.defines).collect()).contains(defines)
+    };
+    let found = spec.tier(tier).filter(lists);
     found.ok_or_else(|| {
         let kernel = format!("{} [{}]", spec.name, tier.name());
         Error::Compile { kernel, log: format!("not among the tier's declared variants: {defines:?}") }
