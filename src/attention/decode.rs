@@ -67,7 +67,7 @@ pub(super) fn record_split(
         key_rows: s.hkv,
         block: s.capacity.max(1),
         blocks: 0,
-        paged: options.mask().is_some(),
+        paged: options.mask().is_some() || options.soft_cap.is_some(),
     };
     launch(recorder, &s, &Operands { q, cache, out, workspace, options, bias }, splits)
 }
@@ -138,8 +138,9 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
     let gpu = recorder.gpu().clone();
     let caps = gpu.caps();
     let subgroup = narrowest_subgroup(caps);
-    let store = spec::Store { format: cache.format, paged: cache.paged };
-    let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), s.d.max(s.d_v), subgroup);
+    let extra = options.mask().is_some() || options.soft_cap.is_some();
+    let store = spec::Store { format: cache.format, paged: cache.paged, extra };
+    let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), (s.d, s.d_v), subgroup);
     let (tier, defines, needs) =
         recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|plan| plan.variant.into()))?;
     let (served, resident) = plan(tier).map_or((1, 1), |plan| (plan.rows, plan.resident));

@@ -140,6 +140,19 @@ pub(super) fn paged_cases() -> Vec<Case> {
         // A piece of a prompt.
         shape(Full, 37, 3, 1, &[90, 37, 20], 16),
     ];
+    // How lanes divide the rows of codes: by width, by rows of queries, and by their dtype. Several steps of one split, or many.
+    let one = |shape| Shape { splits: Some(1), ..shape };
+    let codes = [
+        wide(128, 128, one(shape(Full, 1, 4, 1, &[700, 0, 65], 16))),
+        wide(128, 128, shape(Full, 2, 2, 2, &[333, 1], 24)),
+        wide(80, 96, one(shape(Full, 1, 3, 1, &[301], 8))),
+        wide(96, 80, contiguous(one(shape(Full, 1, 1, 1, &[450], 3)))),
+        wide(256, 256, shape(Full, 1, 8, 2, &[130, 37], 8)),
+        wide(256, 144, shape(Full, 1, 16, 1, &[77], 8)),
+        wide(120, 128, one(shape(Full, 1, 4, 1, &[200], 8))),
+        wide(64, 64, one(shape(Full, 1, 16, 1, &[270], 16))),
+        wide(128, 128, Shape { extra: all, ..shape(Full, 3, 2, 2, &[190, 50], 16) }),
+    ];
     let real = [
         wide(128, 128, shape(Perf, 1, 32, 8, &[32_768], 16)),
         wide(128, 128, contiguous(shape(Perf, 1, 32, 8, &[32_768], 0))),
@@ -151,6 +164,10 @@ pub(super) fn paged_cases() -> Vec<Case> {
         all.extend(each[..3].iter().chain(&real).map(|shape| case(shape.clone(), format, DType::F16)));
     }
     all.extend(more.iter().map(|shape| case(shape.clone(), KvFormat::Int8, DType::F32)));
+    for format in KvFormat::ALL.into_iter().filter(|format| format.quantised()) {
+        all.extend(codes.iter().map(|shape| case(shape.clone(), format, DType::F16)));
+        all.extend(codes[..1].iter().map(|shape| case(shape.clone(), format, DType::F32)));
+    }
     for format in [KvFormat::Bf16, KvFormat::Int4] {
         all.extend(each[..2].iter().map(|shape| case(shape.clone(), format, DType::Bf16)));
     }

@@ -232,12 +232,12 @@ fn offset(format: KvFormat) -> bool {
     matches!(format, KvFormat::Int8 | KvFormat::Int4)
 }
 
-/// Lanes of a team of `attention_decode`, and the pieces of eight elements that each holds of a row of `d`.
+/// Lanes of a team of `attention_decode`, and the loads of `elements` that each makes of a row of `d`.
 /// A team is no wider than `widest`, the narrowest subgroup.
-fn team(d: u32, widest: u32) -> (u32, u32) {
-    let pieces = d.div_ceil(8).next_power_of_two();
-    let lanes = pieces.clamp(4, widest.clamp(4, 16));
-    (lanes, (pieces / lanes).max(1))
+fn team(d: u32, elements: u32, widest: u32) -> (u32, u32) {
+    let loads = d.div_ceil(elements).next_power_of_two();
+    let lanes = loads.clamp(4, widest.clamp(4, 16));
+    (lanes, (loads / lanes).max(1))
 }
 
 /// Folded rows that a decode workgroup serves, padding included: what registers hold beside the keys in flight.
@@ -255,6 +255,8 @@ pub(super) struct Store {
     pub format: KvFormat,
     /// In the blocks of a cache, or with a bias. The plain way is for tensors of f16 and f32 alone.
     pub paged: bool,
+    /// With a bias, a tree or a soft cap.
+    pub extra: bool,
 }
 
 /// How a decode call is launched.
@@ -272,35 +274,53 @@ pub(super) fn decode_variant(
     dtype: DType,
     store: Store,
     rows: u32,
-    d: u32,
+    (d, d_v): (u32, u32),
     subgroup: u32,
 ) -> Result<DecodePlan, String> {
     const THREADS: u32 = 128;
     if tier == Tier::Msl {
-        let (variant, rows) = msl::decode_variant(dtype, store.format, rows, d);
+        let (variant, rows) = msl::decode_variant(dtype, store.format, rows, d.max(d_v));
         return Ok(DecodePlan { variant, rows, resident: RESIDENT });
     }
-    let (lanes, pieces) = team(d, if tier == Tier::Base { 16 } else { subgroup });
+    let subgroups = tier == Tier::Subgroup;
+    let (quantised, bits) = (store.format.quantised(), store.format.bits());
+    let bytes = subgroups && offset(store.format) && dtype != DType::F32;
+    let (widest, even) = (d.max(d_v), d % 16 == 0 && d_v % 16 == 0);
+    // Few lanes for each key have few sums to exchange; registers allow it for up to four rows.
+    let paired = subgroups && quantised && even && widest > 64 && (rows <= 4 || widest > 128);
+    let y = if paired { 2 } else { 1 };
+    let (lanes, loads) = team(widest, 8 * y, if tier == Tier::Base { 16 } else { subgroup });
+    let pieces = loads * y;
     if pieces > 4 {
-        return Err(format!("subgroups of more than {lanes} lanes for a head size of {d}"));
+        return Err(format!("subgroups of more than {lanes} lanes for a head size of {widest}"));
     }
     if store.paged && lanes < 8 && pieces > 1 {
         return Err("subgroups of 8 lanes or more for a cache in blocks".to_string());
     }
     let rows = folded(rows, pieces);
+    // Keys of a step, and how far loads run ahead: what was fastest on an H100, whose registers it is about.
+    let keys = if paired && rows == 4 && bytes && bits == 8 { 2 } else { 4 };
+    let ahead = subgroups && quantised && rows <= 4;
+    let deep = paired && (bytes || bits == 4);
     // Rows of a vector, and how far lanes of a subgroup share the rows of a key among them.
     let vector = rows.min(4);
-    let fold = if tier == Tier::Base { 1 } else { vector.min(lanes / 4) };
-    let rest = if tier == Tier::Base { 0 } else { (lanes / 4 / fold).ilog2() };
+    let fold = if tier == Tier::Base { 1 } else { vector.min(lanes / keys) };
+    let rest = if tier == Tier::Base { 0 } else { (lanes / keys / fold).ilog2() };
     let variant = Variant {
         defines: defines![
-            SUBGROUP = Def::Flag(tier == Tier::Subgroup),
+            SUBGROUP = Def::Flag(subgroups),
             STORE = Def::Word(store.format.name()),
-            QUANTISED = Def::Flag(store.format.quantised()),
+            QUANTISED = Def::Flag(quantised),
             OFFSET = Def::Flag(offset(store.format)),
             PAGED = Def::Flag(store.paged),
+            EXTRA = Def::Flag(store.extra),
+            AHEAD = Def::Flag(ahead),
+            DEEP = Def::Flag(deep),
             TL = Def::Num(lanes),
-            C = Def::Num(pieces),
+            C = Def::Num(loads),
+            U = Def::Num(keys),
+            Y = Def::Num(y),
+            BYTES = Def::Flag(bytes),
             R = Def::Num(rows),
             W = Def::Num(vector),
             H = Def::Num(rows / vector),
@@ -316,24 +336,42 @@ pub(super) fn decode_variant(
             ..Needs::default()
         },
     };
-    // Registers: an NVIDIA H100 needs 152 a thread for four rows of f16.
-    let resident = if store.format.quantised() && rows <= 4 { RESIDENT } else { 3 };
+    // By registers of a thread: an NVIDIA H100 needs 152 for four rows of f16, 168 for two keys of a step, else 200 to 250.
+    let resident = match rows {
+        1 if quantised => RESIDENT,
+        4 if subgroups && quantised && pieces > 1 => {
+            if keys == 2 && !store.extra {
+                3
+            } else {
+                2
+            }
+        }
+        4 if quantised && !(subgroups && bits == 8) => RESIDENT,
+        _ => 3,
+    };
     Ok(DecodePlan { variant, rows, resident })
 }
 
 fn decode_variants(tier: Tier) -> Vec<Variant> {
-    let stores =
-        KvFormat::ALL.into_iter().flat_map(|format| [false, true].map(|paged| Store { format, paged }));
+    let stores = KvFormat::ALL.into_iter().flat_map(|format| {
+        [(false, false), (true, false), (true, true)].map(|(paged, extra)| Store { format, paged, extra })
+    });
     let mut variants: Vec<Variant> = Vec::new();
     for store in stores {
-        let dtype = if store.format == KvFormat::F16 { DType::F16 } else { DType::F32 };
+        // Whether rows of queries are f32 matters for integer codes, whether widths are multiples of 16 for all codes.
+        let dtypes = match store.format {
+            KvFormat::F16 => &[DType::F16][..],
+            KvFormat::Int8 | KvFormat::Int4 => &[DType::F32, DType::Bf16],
+            _ => &[DType::F32],
+        };
         let of_store = variants.len();
-        for (rows, d, subgroup) in [1, 4, 8]
-            .into_iter()
-            .flat_map(|rows| [32, 64, 128, 256].map(|d| (rows, d)))
-            .flat_map(|(rows, d)| [4, 8, 16].map(|subgroup| (rows, d, subgroup)))
+        for (dtype, rows, d, subgroup) in dtypes
+            .iter()
+            .flat_map(|&dtype| [1, 4, 8].map(|rows| (dtype, rows)))
+            .flat_map(|(dtype, rows)| [32, 64, 120, 128, 248, 256].map(|d| (dtype, rows, d)))
+            .flat_map(|(dtype, rows, d)| [4, 8, 16].map(|subgroup| (dtype, rows, d, subgroup)))
         {
-            if let Ok(DecodePlan { variant, .. }) = decode_variant(tier, dtype, store, rows, d, subgroup)
+            if let Ok(DecodePlan { variant, .. }) = decode_variant(tier, dtype, store, rows, (d, d), subgroup)
                 && !variants[of_store..].contains(&variant)
             {
                 variants.push(variant);

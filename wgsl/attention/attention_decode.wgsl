@@ -1,44 +1,49 @@
 // Attention of few queries over many keys (flash-decoding): a workgroup takes one split of the keys for up to R folded rows
 // (queries × query heads of one KV head), so that K and V are read once and never staged. A team of TL lanes holds one row
-// of K: each lane C pieces of eight elements. A team walks four keys at a time with an online softmax of its own, in
-// registers: the next K and this V are in flight; partial scores are folded over the lanes so that each ends with the
-// score of one key and FW rows; probabilities are handed back; V is added. Rows ride in the components of vectors (RV).
-// With subgroups the exchange is shuffles (no barrier in the loop), otherwise workgroup memory. Teams are merged at the end.
-// With one split the result is stored; with more, unnormalised sums, then row maxima (log2) and totals, for the merge.
+// of K: each lane C loads of Y pieces of eight elements. A team walks U keys at a time with an online softmax of its own, in
+// registers: partial scores are folded over the lanes so that each ends with the score of one key and FW rows; probabilities
+// are handed back; V is added. With subgroups the exchange is shuffles (no barrier in the loop), otherwise workgroup memory.
+// The next keys are in flight meanwhile; of codes (AHEAD) also the next values, and DEEP loads those after the next: a row of
+// them is short, and what a compute unit waits for must be under way. BYTES multiplies codes of K as bytes (decode_bytes.wgsl).
+// Teams are merged at the end. With one split the result is stored; with more, unnormalised sums, then row maxima (log2) and
+// totals, for the merge.
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"
 //!include "common/kinds.wgsl"
 //!include "common/kv_decode.wgsl"
+//!include "common/kv_pairs.wgsl"
 //!include "common/decode_query.wgsl"
-#if PAGED
+//!include "common/decode_team.wgsl"
+#if BYTES
+//!include "common/decode_bytes.wgsl"
+#endif
+//!include "common/decode_walk.wgsl"
+//!include "common/decode_store.wgsl"
+#if EXTRA
 //!include "common/decode_mask.wgsl"
 #endif
 
 struct Params {
     sq: u32, kv_len: u32, heads: u32, kv_heads: u32, // kv_len: of the longest sequence (PAGED)
-    d8: u32,           // pieces of a row of Q and K
-    e8: u32,           // pieces of a row of V
+    d8: u32, e8: u32,  // pieces of a row of Q and K, and of V
     block_rows: u32,   // rows of the cache from one block (PAGED) or sequence to the next,
     head_rows: u32,    // from one head to the next,
     key_rows: u32,     // from one key to the next
     block: u32,        // PAGED: keys of a block
     table: u32,        // PAGED: words of a sequence in the table: its length, then its blocks; 0 for block = sequence
-    tiles: u32,        // of R rows
-    splits: u32,
-    groups: u32,
+    tiles: u32, splits: u32, groups: u32, // tiles of R rows
     stats: u32,        // where the maxima and totals start in the workspace
-    causal: u32,
-    window: u32,       // keys that a query sees, itself included; 0 for all
+    causal: u32, window: u32, // keys that a query sees, itself included; 0 for all
     kind: u32,         // of Q and out: 0 f32, 1 f16, 2 bf16
     scale: f32,        // with the factor log2 e
-    soft_cap: f32,     // likewise; 0 for none
+    soft_cap: f32,     // EXTRA: likewise; 0 for none
     blocks: u32,       // PAGED: of the cache
-    bias: u32, bias_b: u32, bias_h: u32, bias_q: u32, // PAGED: 1 if there is one, steps by sequence, head, query; or a tree
+    bias: u32, bias_b: u32, bias_h: u32, bias_q: u32, // EXTRA: 1 if there is one, steps by sequence, head, query; or a tree
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> k: array<Raw>;
-@group(0) @binding(2) var<storage, read> v: array<Raw>;
+@group(0) @binding(1) var<storage, read> k: array<Load>;
+@group(0) @binding(2) var<storage, read> v: array<Load>;
 @group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
 @group(0) @binding(4) var<storage, read> table: array<u32>;
 @group(0) @binding(5) var<storage, read> bias: array<u32>;
@@ -47,123 +52,11 @@ var<immediate> params: Params;
 
 const THREADS = 128u;
 const TEAMS = THREADS / TL;
-const STEP = 4u * TEAMS;        // keys of a step of the workgroup
-const QUARTER = TL / 4u;        // lanes that end with the scores of one key
+const STEP = U * TEAMS; // keys of a step of the workgroup
+const SHARE = TL / U;   // lanes that end with the scores of one key
 const MASKED = -1e30;
 const HEADROOM = 8.0;
 const LOG2_E = 1.4426950408889634;
-#if W == 4
-alias RV = vec4<f32>;
-fn row_of(value: RV, i: u32) -> f32 { return value[i]; }
-#else
-alias RV = f32;
-fn row_of(value: RV, i: u32) -> f32 { return value; }
-#endif
-// What a lane has of a key: FW of its W rows.
-#if FW == 4
-alias F = vec4<f32>;
-alias FU = vec4<u32>;
-#elif FW == 2
-alias F = vec2<f32>;
-alias FU = vec2<u32>;
-#else
-alias F = f32;
-alias FU = u32;
-#endif
-var<workgroup> pool: array<RV, 4u * THREADS>;
-var<workgroup> tops: array<RV, TEAMS * H>;
-var<workgroup> totals: array<RV, TEAMS * H>;
-
-struct Seat {
-    id: u32,    // in the workgroup
-    t: u32,     // in the team
-    base: u32,  // the team's first lane: in the subgroup, or in the workgroup
-    own: u32,   // the key of four whose scores the lane ends with
-}
-
-#if SUBGROUP
-// Sums over the team. Lanes halve what they hold at each exchange: keys first, then rows, then plain sums.
-fn team_sums(s0: RV, s1: RV, s2: RV, s3: RV, seat: Seat) -> F {
-    let far = (seat.t & (TL / 2u)) != 0u;
-    let a0 = select(s0, s2, far) + subgroupShuffleXor(select(s2, s0, far), TL / 2u);
-    let a1 = select(s1, s3, far) + subgroupShuffleXor(select(s3, s1, far), TL / 2u);
-    let near = (seat.t & QUARTER) != 0u;
-    let b = select(a0, a1, near) + subgroupShuffleXor(select(a1, a0, near), QUARTER);
-#if FOLD == 1
-    var f = b;
-#else
-    let third = (seat.t & (QUARTER / 2u)) != 0u;
-    let c = select(b.xy, b.zw, third) + subgroupShuffleXor(select(b.zw, b.xy, third), QUARTER / 2u);
-#if FOLD == 2
-    var f = c;
-#else
-    let fourth = (seat.t & (QUARTER / 4u)) != 0u;
-    var f = select(c.x, c.y, fourth) + subgroupShuffleXor(select(c.y, c.x, fourth), QUARTER / 4u);
-#endif
-#endif
-#for i REST
-    f += subgroupShuffleXor(f, 1u << {i}u);
-#endfor
-    return f;
-}
-
-fn keys_max(f: F, seat: Seat) -> F {
-    let most = max(f, subgroupShuffleXor(f, TL / 2u));
-    return max(most, subgroupShuffleXor(most, QUARTER));
-}
-
-fn keys_sum(f: F, seat: Seat) -> F {
-    let sum = f + subgroupShuffleXor(f, TL / 2u);
-    return sum + subgroupShuffleXor(sum, QUARTER);
-}
-
-fn publish(f: F, seat: Seat) {}
-
-// All rows of one key, from the lanes that hold them.
-fn take(f: F, key: u32, seat: Seat) -> RV {
-    let from_lane = seat.base + key * QUARTER;
-#if FOLD == 1
-    return subgroupShuffle(f, from_lane);
-#elif FOLD == 2
-    return RV(subgroupShuffle(f, from_lane), subgroupShuffle(f, from_lane + QUARTER / 2u));
-#else
-    return RV(
-        subgroupShuffle(f, from_lane), subgroupShuffle(f, from_lane + QUARTER / 4u),
-        subgroupShuffle(f, from_lane + QUARTER / 2u), subgroupShuffle(f, from_lane + QUARTER / 4u * 3u),
-    );
-#endif
-}
-#else
-fn publish(f: F, seat: Seat) {
-    workgroupBarrier();
-    pool[seat.id] = f;
-    workgroupBarrier();
-}
-fn take(f: F, key: u32, seat: Seat) -> RV { return pool[seat.base + key * QUARTER]; }
-
-fn team_sums(s0: RV, s1: RV, s2: RV, s3: RV, seat: Seat) -> F {
-    workgroupBarrier();
-    pool[seat.id] = s0;
-    pool[THREADS + seat.id] = s1;
-    pool[2u * THREADS + seat.id] = s2;
-    pool[3u * THREADS + seat.id] = s3;
-    workgroupBarrier();
-    var sum = F();
-    // In the same order for every key, so that equal keys have equal scores.
-    for (var i = 0u; i < TL; i++) { sum += pool[seat.own * THREADS + seat.base + i]; }
-    return sum;
-}
-
-fn keys_max(f: F, seat: Seat) -> F {
-    publish(f, seat);
-    return max(max(take(f, 0u, seat), take(f, 1u, seat)), max(take(f, 2u, seat), take(f, 3u, seat)));
-}
-
-fn keys_sum(f: F, seat: Seat) -> F {
-    publish(f, seat);
-    return take(f, 0u, seat) + take(f, 1u, seat) + (take(f, 2u, seat) + take(f, 3u, seat));
-}
-#endif
 
 // The keys from x to y − 1 that a folded row sees, of `len`.
 fn visible(row: u32, len: u32) -> vec2<u32> {
@@ -175,22 +68,6 @@ fn visible(row: u32, len: u32) -> vec2<u32> {
     return vec2(first, last);
 }
 
-// Where four keys are: the row of the first, and how many of the others count. Keys past `last` repeat one that counts:
-// what lies behind is not ours to read.
-struct Four { row: u32, more: u32, }
-fn locate(first_key: u32, last: u32, sequence: u32, head_row: u32) -> Four {
-    let key = min(first_key, last & ~3u);
-#if PAGED
-    let block = key / params.block;
-    var number = sequence;
-    if params.table != 0u { number = min(table[sequence * params.table + 1u + block], params.blocks - 1u); }
-    let row = number * params.block_rows + head_row + (key - block * params.block) * params.key_rows;
-    return Four(row, min(last - key, 3u));
-#else
-    return Four(sequence * params.block_rows + head_row + key * params.key_rows, min(last - key, 3u));
-#endif
-}
-
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
@@ -200,11 +77,11 @@ fn main(place: Place) {
     // Subgroups are full: their sizes are powers of two that divide THREADS, and none is narrower than a team.
     let id = lane.subgroup * lane.subgroup_size + lane.subgroup_lane;
     let t = id % TL;
-    let seat = Seat(id, t, lane.subgroup_lane - t, t / QUARTER);
+    let seat = Seat(id, t, lane.subgroup_lane - t, t / SHARE);
 #else
     let id = lane.thread;
     let t = id % TL;
-    let seat = Seat(id, t, id - t, t / QUARTER);
+    let seat = Seat(id, t, id - t, t / SHARE);
 #endif
     let team = id / TL;
     let ratio = params.heads / params.kv_heads;
@@ -237,15 +114,17 @@ fn main(place: Place) {
 #for h H
     let q_row_{h} = first + {h}u * W;
 #for c C
+#for y Y
 #for w W
-    let q_at_{h}_{c}_{w} = query_at(q_row_{h} + {w}u, {c}u * TL + t, sequence, head) * q_words;
-    let q_lo_{h}_{c}_{w} = q[q_at_{h}_{c}_{w}];
-    let q_hi_{h}_{c}_{w} = q[q_at_{h}_{c}_{w} + q_words - 1u];
+    let q_at_{h}_{c}_{y}_{w} = query_at(q_row_{h} + {w}u, ({c}u * TL + t) * Y + {y}u, sequence, head) * q_words;
+    let q_lo_{h}_{c}_{y}_{w} = q[q_at_{h}_{c}_{y}_{w}];
+    let q_hi_{h}_{c}_{y}_{w} = q[q_at_{h}_{c}_{y}_{w} + q_words - 1u];
+#endfor
 #endfor
 #endfor
 #endfor
 #for h H
-    let f_row_{h} = q_row_{h} + (t % QUARTER) / (QUARTER * FW / W) * FW;
+    let f_row_{h} = q_row_{h} + (t % SHARE) / (SHARE * FW / W) * FW;
 #for i FW
     let sees_{h}_{i} = visible(f_row_{h} + {i}u, len);
 #endfor
@@ -261,99 +140,235 @@ fn main(place: Place) {
 #endif
     var top_{h} = F(MASKED);
     var total_{h} = F(); // of this lane's keys only
-    var q_sum_{h} = RV();
     var shift_{h} = F();
 #for c C
+#for y Y
 #for w W
-    let q_{h}_{c}_{w} = query(q_lo_{h}_{c}_{w}, q_hi_{h}_{c}_{w}, {c}u * TL + t);
+    let q_{h}_{c}_{y}_{w} = query(q_lo_{h}_{c}_{y}_{w}, q_hi_{h}_{c}_{y}_{w}, ({c}u * TL + t) * Y + {y}u);
 #endfor
 #for x 2
 #for e 4
+    var acc_{h}_{c}_{y}_{x}_{e} = RV();
+#endfor
+#endfor
+#endfor
+#endfor
+#if BYTES
+#for w W
+    var most_{h}_{w} = 1e-33;
+    var start_{h}_{w} = 0;
+#for c C
+#for y Y
+    most_{h}_{w} = max(most_{h}_{w}, most_of(q_{h}_{c}_{y}_{w}));
+#endfor
+#endfor
+#endfor
 #if W == 4
-    let q_{h}_{c}_{x}_{e} =
-        RV(q_{h}_{c}_0.part{x}[{e}], q_{h}_{c}_1.part{x}[{e}], q_{h}_{c}_2.part{x}[{e}], q_{h}_{c}_3.part{x}[{e}]);
+    let unit_{h} = team_max(RV(most_{h}_0, most_{h}_1, most_{h}_2, most_{h}_3)) / MOST;
 #else
-    let q_{h}_{c}_{x}_{e} = q_{h}_{c}_0.part{x}[{e}];
+    let unit_{h} = team_max(most_{h}_0) / MOST;
 #endif
-    q_sum_{h} += q_{h}_{c}_{x}_{e};
-    var acc_{h}_{c}_{x}_{e} = RV();
+    let f_unit_{h} = own_rows(unit_{h}, seat);
+#for c C
+#for y Y
+#for w W
+    let d_{h}_{c}_{y}_{w} = digits(q_{h}_{c}_{y}_{w}, 1.0 / row_of(unit_{h}, {w}u));
+    start_{h}_{w} -= BYTE_OFFSET * sum_of_digits(d_{h}_{c}_{y}_{w});
+#endfor
+#endfor
+#endfor
+#else
+    var q_sum_{h} = RV();
+#for c C
+#for y Y
+#for x 2
+#for e 4
+#if W == 4
+    let q_{h}_{c}_{y}_{x}_{e} = RV(q_{h}_{c}_{y}_0.part{x}[{e}], q_{h}_{c}_{y}_1.part{x}[{e}],
+        q_{h}_{c}_{y}_2.part{x}[{e}], q_{h}_{c}_{y}_3.part{x}[{e}]);
+#else
+    let q_{h}_{c}_{y}_{x}_{e} = q_{h}_{c}_{y}_0.part{x}[{e}];
+#endif
+    q_sum_{h} += q_{h}_{c}_{y}_{x}_{e};
+#endfor
 #endfor
 #endfor
 #endfor
 #if OFFSET
-    let q_offset_{h} = CODE_OFFSET / CODE_UNIT * team_sums(q_sum_{h}, q_sum_{h}, q_sum_{h}, q_sum_{h}, seat);
+    let q_offset_{h} = CODE_OFFSET / CODE_UNIT * team_sum(q_sum_{h}, seat);
+#endif
 #endif
 #endfor
+    let k_loads = params.d8 / Y;
+    let v_loads = params.e8 / Y;
 #for c C
-    let k_piece_{c} = min({c}u * TL + t, params.d8 - 1u);
-    let v_piece_{c} = min({c}u * TL + t, params.e8 - 1u);
-#for u 4
-    var k_{u}_{c}: Raw;
+    let k_piece_{c} = min({c}u * TL + t, k_loads - 1u);
+    let v_piece_{c} = min({c}u * TL + t, v_loads - 1u);
+#for u U
+    var k_{u}_{c}: Load;
+#if AHEAD
+    var v_{u}_{c}: Load;
+#endif
+#if DEEP
+    var k_then_{u}_{c}: Load;
+    var v_then_{u}_{c}: Load;
+#endif
 #endfor
 #endfor
-    var key = begin + team * 4u; // the team's first of four
+    var key = begin + team * U; // the team's first of U
     var four = Four(0u, 0u);
+    var next: Walk;
+    var scale_word = 0u; // of K and V
+    var scale_word_then = 0u;
+    let stride = vec2(STEP / params.block, STEP % params.block);
     if steps > 0u {
-        four = locate(key, last, sequence, head_row);
-#for u 4
+        next = walk_from(min(key, last & ~(U - 1u)), sequence);
+        four = four_at(next, last, sequence, head_row);
+        next = walk_on(next, last, stride, sequence);
+#for u U
 #for c C
-        k_{u}_{c} = k[(four.row + min({u}u, four.more) * params.key_rows) * params.d8 + k_piece_{c}];
-#endfor
-#endfor
-    }
-
-    for (var step = 0u; step < steps; step++) {
-#for u 4
-        let v_row_{u} = (four.row + min({u}u, four.more) * params.key_rows) * params.e8;
-#for c C
-        let v_{u}_{c} = v[v_row_{u} + v_piece_{c}];
-#endfor
-#for h H
-        var s_{u}_{h} = RV();
+        k_{u}_{c} = k[row_of_key(four, {u}u) * k_loads + k_piece_{c}];
 #endfor
 #endfor
 #if QUANTISED
-        let pair_of_scales = unpack2x16float(scales[four.row + min(seat.own, four.more) * params.key_rows]);
+        scale_word = scales[four.row + min(seat.own, four.more)];
+#endif
+#if AHEAD
+#for u U
+#for c C
+        v_{u}_{c} = v[row_of_key(four, {u}u) * v_loads + v_piece_{c}];
+#endfor
+#endfor
+#endif
+#if DEEP
+        four = four_at(next, last, sequence, head_row);
+        next = walk_on(next, last, stride, sequence);
+#for u U
+#for c C
+        k_then_{u}_{c} = k[row_of_key(four, {u}u) * k_loads + k_piece_{c}];
+#endfor
+#endfor
+        scale_word_then = scales[four.row + min(seat.own, four.more)];
+#for u U
+#for c C
+        v_then_{u}_{c} = v[row_of_key(four, {u}u) * v_loads + v_piece_{c}];
+#endfor
+#endfor
+#endif
+    }
+
+    for (var step = 0u; step < steps; step++) {
+#if !AHEAD
+#for u U
+#for c C
+        let v_{u}_{c} = v[row_of_key(four, {u}u) * v_loads + v_piece_{c}];
+#endfor
+#endfor
+#endif
+#if QUANTISED
+        let pair_of_scales = unpack2x16float(scale_word);
 #endif
         // Scores of this step, and the load of the next one's keys.
-#for u 4
+#for u U
+#if BYTES
+#for h H
+#for w W
+        var low_{u}_{h}_{w} = start_{h}_{w};
+        var high_{u}_{h}_{w} = 0;
+#endfor
+#endfor
 #for c C
-        let k8_{u}_{c} = decode(k_{u}_{c});
+#for y Y
+        let b_{u}_{c}_{y} = bytes(part(k_{u}_{c}, {y}u));
+#for i 2
+#for h H
+#for w W
+        low_{u}_{h}_{w} += dot4I8Packed(b_{u}_{c}_{y}[{i}], d_{h}_{c}_{y}_{w}.low[{i}]);
+        high_{u}_{h}_{w} += dot4I8Packed(b_{u}_{c}_{y}[{i}], d_{h}_{c}_{y}_{w}.high[{i}]);
+#endfor
+#endfor
+#endfor
+#endfor
+#endfor
+#for h H
+#if W == 4
+        let s_{u}_{h} = vec4(low_{u}_{h}_0, low_{u}_{h}_1, low_{u}_{h}_2, low_{u}_{h}_3)
+            + (vec4(high_{u}_{h}_0, high_{u}_{h}_1, high_{u}_{h}_2, high_{u}_{h}_3) << vec4(8u));
+#else
+        let s_{u}_{h} = low_{u}_{h}_0 + (high_{u}_{h}_0 << 8u);
+#endif
+#endfor
+#else
+#for h H
+        var s_{u}_{h} = RV();
+#endfor
+#for c C
+#for y Y
+        let k8_{u}_{c}_{y} = decode(part(k_{u}_{c}, {y}u));
 #for x 2
 #for e 4
 #for h H
-        s_{u}_{h} = fma(q_{h}_{c}_{x}_{e}, RV(k8_{u}_{c}.part{x}[{e}]), s_{u}_{h});
+        s_{u}_{h} = fma(q_{h}_{c}_{y}_{x}_{e}, RV(k8_{u}_{c}_{y}.part{x}[{e}]), s_{u}_{h});
 #endfor
 #endfor
 #endfor
 #endfor
 #endfor
-        four = locate(key + STEP, last, sequence, head_row);
-#for u 4
+#endif
+#endfor
+        four = four_at(next, last, sequence, head_row);
+        next = walk_on(next, last, stride, sequence);
+#if DEEP
+#for u U
 #for c C
-        k_{u}_{c} = k[(four.row + min({u}u, four.more) * params.key_rows) * params.d8 + k_piece_{c}];
+        k_{u}_{c} = k_then_{u}_{c};
 #endfor
 #endfor
-
+        scale_word = scale_word_then;
+#for u U
+#for c C
+        k_then_{u}_{c} = k[row_of_key(four, {u}u) * k_loads + k_piece_{c}];
+#endfor
+#endfor
+        scale_word_then = scales[four.row + min(seat.own, four.more)];
+#else
+#for u U
+#for c C
+        k_{u}_{c} = k[row_of_key(four, {u}u) * k_loads + k_piece_{c}];
+#endfor
+#endfor
+#if QUANTISED
+        scale_word = scales[four.row + min(seat.own, four.more)];
+#endif
+#endif
 #for h H
-        var f_{h} = team_sums(s_0_{h}, s_1_{h}, s_2_{h}, s_3_{h}, seat);
+#if U == 4
+        let sums_{h} = team_sums(s_0_{h}, s_1_{h}, s_2_{h}, s_3_{h}, seat);
+#else
+        let sums_{h} = team_sums(s_0_{h}, s_1_{h}, seat);
+#endif
+#if BYTES
+        var f_{h} = F(sums_{h}) * (pair_of_scales.x * f_unit_{h});
+#else
+        var f_{h} = sums_{h};
 #if OFFSET
         f_{h} -= q_offset_{h};
 #endif
 #if QUANTISED
         f_{h} *= pair_of_scales.x * CODE_UNIT;
 #endif
+#endif
+#if EXTRA
         if params.soft_cap > 0.0 {
             // Past ±10 tanh is ±1 in f32, and some implementations overflow.
             f_{h} = params.soft_cap * tanh(clamp(f_{h} / params.soft_cap, F(-10.0), F(10.0)));
         }
-#if PAGED
         if params.bias == 1u { f_{h} += biases(f_row_{h}, min(key + seat.own, last), sequence, head); }
 #endif
         // Keys of another split are past the end of this one.
         let own_key_{h} = FU(key + seat.own);
         var seen_{h} = (own_key_{h} >= low_{h}) & (own_key_{h} < min(high_{h}, FU(end)));
-#if PAGED
+#if EXTRA
         seen_{h} = tree_rows(seen_{h}, f_row_{h}, key + seat.own, len, sequence);
 #endif
 #if SUBGROUP
@@ -370,9 +385,11 @@ fn main(place: Place) {
             publish(fade_{h}, seat);
             let fades_{h} = take(fade_{h}, 0u, seat);
 #for c C
+#for y Y
 #for x 2
 #for e 4
-            acc_{h}_{c}_{x}_{e} *= fades_{h};
+            acc_{h}_{c}_{y}_{x}_{e} *= fades_{h};
+#endfor
 #endfor
 #endfor
 #endfor
@@ -389,22 +406,42 @@ fn main(place: Place) {
         shift_{h} += p_{h};
 #endif
         publish(p_{h}, seat);
-#for u 4
+#for u U
         let p_{u}_{h} = take(p_{h}, {u}u, seat);
 #endfor
 #endfor
-#for u 4
+#for u U
 #for c C
-        let v8_{u}_{c} = decode(v_{u}_{c});
+#for y Y
+        let v8_{u}_{c}_{y} = decode(part(v_{u}_{c}, {y}u));
 #for x 2
 #for e 4
 #for h H
-        acc_{h}_{c}_{x}_{e} = fma(p_{u}_{h}, RV(v8_{u}_{c}.part{x}[{e}]), acc_{h}_{c}_{x}_{e});
+        acc_{h}_{c}_{y}_{x}_{e} = fma(p_{u}_{h}, RV(v8_{u}_{c}_{y}.part{x}[{e}]), acc_{h}_{c}_{y}_{x}_{e});
 #endfor
 #endfor
 #endfor
 #endfor
 #endfor
+#endfor
+#if DEEP
+#for u U
+#for c C
+        v_{u}_{c} = v_then_{u}_{c};
+#endfor
+#endfor
+#for u U
+#for c C
+        v_then_{u}_{c} = v[row_of_key(four, {u}u) * v_loads + v_piece_{c}];
+#endfor
+#endfor
+#elif AHEAD
+#for u U
+#for c C
+        v_{u}_{c} = v[row_of_key(four, {u}u) * v_loads + v_piece_{c}];
+#endfor
+#endfor
+#endif
         key += STEP;
     }
 
@@ -422,70 +459,42 @@ fn main(place: Place) {
     publish(shift_sum_{h}, seat);
     let offset_{h} = CODE_OFFSET / CODE_UNIT * take(shift_sum_{h}, 0u, seat);
 #endif
-    if t == 0u {
-        tops[{h}u * TEAMS + team] = team_top_{h};
-        totals[{h}u * TEAMS + team] = team_total_{h};
-    }
+    if t == 0u { tops[{h}u * TEAMS + team] = team_top_{h}; }
 #endfor
     workgroupBarrier();
 #for h H
     var all_top_{h} = RV(MASKED);
     for (var i = 0u; i < TEAMS; i++) { all_top_{h} = max(all_top_{h}, tops[{h}u * TEAMS + i]); }
-    var all_total_{h} = RV();
-    for (var i = 0u; i < TEAMS; i++) {
-        all_total_{h} += exp2(tops[{h}u * TEAMS + i] - all_top_{h}) * totals[{h}u * TEAMS + i];
-    }
     let weight_{h} = exp2(team_top_{h} - all_top_{h});
+    if t == 0u { totals[{h}u * TEAMS + team] = team_total_{h} * weight_{h}; }
+#endfor
+    let w = id % W;
+    let two = id / W; // columns of four in each piece
+#for h H
 #for c C
+#for y Y
 #for x 2
     workgroupBarrier();
 #for e 4
 #if OFFSET
-    pool[4u * id + {e}u] = (acc_{h}_{c}_{x}_{e} - offset_{h}) * weight_{h};
+    pool[4u * id + {e}u] = (acc_{h}_{c}_{y}_{x}_{e} - offset_{h}) * weight_{h};
 #else
-    pool[4u * id + {e}u] = acc_{h}_{c}_{x}_{e} * weight_{h};
+    pool[4u * id + {e}u] = acc_{h}_{c}_{y}_{x}_{e} * weight_{h};
 #endif
 #endfor
     workgroupBarrier();
-    let column_{h}_{c}_{x} = ({c}u * TL + id / 2u) * 8u + {x}u * 4u + id % 2u * 2u;
-    if id < 2u * TL && column_{h}_{c}_{x} < columns {
-        var x = RV();
-        var y = RV();
+    let column_{h}_{c}_{y}_{x} = (({c}u * TL + two / 2u) * Y + {y}u) * 8u + {x}u * 4u + two % 2u * 2u;
+    if two < 2u * TL && column_{h}_{c}_{y}_{x} < columns {
+        var sum = vec2<f32>();
+        var total = 0.0;
         for (var i = 0u; i < TEAMS; i++) {
-            x += pool[i * 4u * TL + 2u * id];
-            y += pool[i * 4u * TL + 2u * id + 1u];
+            sum += vec2(of_pool(i * 4u * TL + 2u * two, w), of_pool(i * 4u * TL + 2u * two + 1u, w));
+            total += of_totals({h}u * TEAMS + i, w);
         }
-        for (var i = 0u; i < W; i++) {
-            store(first + {h}u * W + i, column_{h}_{c}_{x}, split, at_0, vec2(row_of(x, i), row_of(y, i)),
-                row_of(all_top_{h}, i), row_of(all_total_{h}, i));
-        }
+        store(first + {h}u * W + w, column_{h}_{c}_{y}_{x}, split, at_0, sum, row_of(all_top_{h}, w), total);
     }
 #endfor
 #endfor
 #endfor
-}
-
-// Two columns of a row; the first two also bring its maximum and total.
-fn store(row: u32, column: u32, split: u32, at_0: u32, sum: vec2<f32>, top: f32, total: f32) {
-    let ratio = params.heads / params.kv_heads;
-    if row >= params.sq * ratio { return; }
-    let at = at_0 + row / ratio * params.heads + row % ratio;
-    let columns = params.e8 * 8u;
-    if params.splits == 1u {
-        let value = select(vec2<f32>(), sum / total, total > 0.0);
-        if params.kind != 0u {
-            out[(at * columns + column) / 2u] = word_of(value);
-        } else {
-            out[at * columns + column] = bitcast<u32>(value.x);
-            out[at * columns + column + 1u] = bitcast<u32>(value.y);
-        }
-    } else {
-        let part = at * params.splits + split;
-        workspace[part * columns + column] = sum.x;
-        workspace[part * columns + column + 1u] = sum.y;
-        if column == 0u {
-            workspace[params.stats + 2u * part] = top;
-            workspace[params.stats + 2u * part + 1u] = total;
-        }
-    }
+#endfor
 }
