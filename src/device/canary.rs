@@ -30,6 +30,9 @@ pub(super) async fn prove(gpu: &Gpu) -> Result<Caps> {
             }
         }
     }
+    if caps.subgroup_barrier && !subgroup_barrier(gpu).await.unwrap_or(false) {
+        caps.subgroup_barrier = false;
+    }
     if let Some(side) = caps.coop_side {
         if !coop(gpu, side, caps.subgroup_size).await.unwrap_or(false) {
             caps.remove(Capability::Coop, "the cooperative-matrix canary gave wrong results");
@@ -181,6 +184,42 @@ async fn subgroup_size(gpu: &Gpu) -> Result<Option<u32>> {
         && (0..128).filter(|i| i % size as usize == 0).all(|i| got[128 + i] == i as u32 / size)
         && got[256..].iter().all(|&d| d == 0);
     Ok(ok.then_some(size))
+}
+
+/// Subgroups that pass numbers round through parts of workgroup memory of their own, as `wgsl/common/coop_walk_own.wgsl` does with
+/// tiles. naga asks the barrier for no more order than Vulkan's subgroup memory, which is less than workgroup memory.
+async fn subgroup_barrier(gpu: &Gpu) -> Result<bool> {
+    let source = "
+        @group(0) @binding(0) var<storage, read> x: array<u32>;
+        @group(0) @binding(1) var<storage, read_write> y: array<u32>;
+        var<workgroup> parts: array<u32, 128>;
+        @compute @workgroup_size(128) fn main(
+            @builtin(local_invocation_index) i: u32,
+            @builtin(subgroup_size) size: u32,
+            @builtin(subgroup_invocation_id) lane: u32,
+        ) {
+            var value = x[i];
+            for (var turn = 0u; turn < 16u; turn++) {
+                subgroupBarrier();
+                parts[i] = value;
+                subgroupBarrier();
+                value = 3u * value + parts[i - lane + (lane + 1u) % size];
+            }
+            y[i] = value;
+            y[128u + i] = i - lane + (lane + 1u) % size;
+        }";
+    let values: Vec<u32> = (0..128).map(|i| i * i + 1).collect();
+    let x = gpu.tensor(&[128], &values)?;
+    let y = gpu.tensor(&[256], &[u32::MAX; 256])?;
+    run(gpu, source, &x, &y).await?;
+    let got = gpu.read_async::<u32>(&y).await?;
+    let next = &got[128..];
+    let turn = |now: Vec<u32>| {
+        let passed =
+            |i: usize| now.get(next[i] as usize).map_or(0, |v| now[i].wrapping_mul(3).wrapping_add(*v));
+        (0..128).map(passed).collect()
+    };
+    Ok((0..16).fold(values, |now, _| turn(now)) == got[..128])
 }
 
 /// One product of two tiles by one subgroup.

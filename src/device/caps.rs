@@ -48,6 +48,8 @@ pub struct Caps {
     pub subgroup: bool,
     /// Lanes of a subgroup as a shader measured it; 0 when unknown or without subgroups.
     pub subgroup_size: u32,
+    /// Whether a barrier of one subgroup orders its workgroup memory, as a shader tried.
+    pub subgroup_barrier: bool,
     /// Tile side (8 or 16) of the usable cooperative matrices, if any.
     pub coop_side: Option<u32>,
     /// MSL kernels with simdgroup matrices, on Apple GPUs.
@@ -92,7 +94,7 @@ impl Caps {
         self.missing.push((capability, why.into()));
         match capability {
             Capability::F16 => self.f16 = false,
-            Capability::Subgroup => self.subgroup = false,
+            Capability::Subgroup => (self.subgroup, self.subgroup_barrier) = (false, false),
             Capability::Coop => self.coop_side = None,
             Capability::Msl => self.msl = false,
         }
@@ -116,6 +118,7 @@ impl Caps {
             f16: true,
             subgroup: true,
             subgroup_size: 0,
+            subgroup_barrier: features.contains(wgpu::Features::SUBGROUP_BARRIER),
             coop_side,
             msl: true,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),

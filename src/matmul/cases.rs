@@ -250,11 +250,15 @@ pub(super) const FLOATS: [DType; 2] = [DType::F32, DType::F16];
 const ACTIVATIONS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// Edge shapes of the tiled kernels around their tiles of 16 to 256.
-const TILED: [(usize, usize, usize); 10] = [
+const TILED: [(usize, usize, usize); 13] = [
     (9, 1, 8),
     (13, 70, 392),
     (15, 17, 33),
     (16, 16, 64),
+    // Several steps of subgroups that have tiles of their own.
+    (11, 45, 445),
+    (14, 70, 520),
+    (16, 40, 768),
     (63, 65, 96),
     (64, 64, 100),
     (65, 127, 64),
@@ -363,6 +367,10 @@ pub(super) fn qgemm() -> Vec<Case> {
     // More than 65535 tiles: the grid folds.
     let folded = Spec::new(&super::QGEMM, Full, Format::Int8, DType::F16, (65_600 * 64, 1, 8));
     all.push(Spec { group: Group::WholeK, ..folded }.into_case());
+    // Enough rows of w for the larger tiles of few rows.
+    for (format, m) in [(Format::Fp4, 13), (Format::Int4Zero, 16), (Format::Int8, 27), (Format::Fp4, 32)] {
+        all.push(Spec::new(&super::QGEMM, Full, format, DType::F16, (m, 6161, 544)).into_case());
+    }
     let fp4 = [9, 16, 64, 128, 512, 4096].map(|m| (Format::Fp4, m));
     for (format, m) in fp4.into_iter().chain([(Format::Int4, 512), (Format::Int8, 512)]) {
         all.push(Spec::new(&super::QGEMM, Perf, format, DType::F16, (m, 14336, 4096)).into_case());

@@ -91,7 +91,11 @@ pub(super) fn variant(
     if a == DType::F32 {
         return Err("cooperative matrices take f16 or bf16 activations".to_string());
     }
-    let tile = choose_coop(caps, m, n)?;
+    let tile = choose_coop(caps, m, n, traits.format.is_quantised())?;
+    let step = tile.step(&tile.walk(packet(traits.format), traits.split_packet));
+    let whole = weight.k().is_multiple_of(step as usize);
+    let rows = if traits.rows == Rows::Exact && !whole { Rows::Padded } else { traits.rows };
+    let traits = Traits { rows, ..traits };
     let vector_tiles = caps.backend != wgpu::Backend::Metal;
     Ok(fuse(coop_variant(tile, traits, (a, out), pair, vector_tiles), spec).into())
 }

@@ -267,7 +267,7 @@ pub(super) fn coop_variant(
     let walk = tile.walk(packet(traits.format), traits.split_packet);
     let rows = match traits.rows {
         // Columns past the end must be zeros where steps are longer than what exact rows are multiples of.
-        Rows::Exact if tile.k * walk.depth > 64 => Rows::Padded,
+        Rows::Exact if tile.own.is_none() && tile.step(&walk) > 64 => Rows::Padded,
         rows => rows,
     };
     let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
@@ -279,6 +279,8 @@ pub(super) fn coop_variant(
 
 /// What `wgsl/common/coop_product.wgsl` is specialised on.
 pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> Defines {
+    let threads = if tile.own.is_some() { tile.lanes } else { tile.threads() };
+    let a_tiles = tile.own.map_or(1, |own| own.a_tiles.min(walk.span / 8));
     defines![
         SIDE = Def::Num(tile.side),
         THREADS = Def::Num(tile.threads()),
@@ -290,14 +292,21 @@ pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> 
         TILE_K = Def::Num(tile.k),
         DEPTH = Def::Num(walk.depth),
         ROUND = Def::Num(tile.round()),
-        ROUNDS = Def::Num(tile.frags.1 / tile.round()),
         VECTOR_TILES = Def::Flag(vector_tiles),
-        A_ITEMS = Def::Num(tile.m() as u32 * tile.k / 8 / tile.threads()),
+        OWN = Def::Flag(tile.own.is_some()),
+        A_STRIDE = Def::Num(tile.a_stride()),
+        W_PARTS = Def::Num(tile.parts()),
+        PART_FRAGS = Def::Num(tile.frags.1 / tile.parts()),
+        K_FRAGS = Def::Num(tile.k / tile.side),
+        PIECES = Def::Num(tile.k / 8),
+        A_TILES = Def::Num(a_tiles),
         W_ITEMS = Def::Num(walk.items),
         W_EACH = Def::Num(walk.each),
         SPANS = Def::Num(walk.each / walk.span),
         SPAN = Def::Num(walk.span),
         SPAN_CHUNKS = Def::Num(walk.span / 8),
+        SPAN_BLOCKS = Def::Num(walk.span / 8 / a_tiles),
+        A_ITEMS = Def::Num(tile.m() as u32 * tile.k * a_tiles / 8 / threads),
     ]
 }
 
@@ -352,8 +361,8 @@ pub(super) fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
 
 pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
-    for tile in coop_tiles() {
-        for traits in traits(formats) {
+    for traits in traits(formats) {
+        for tile in coop_tiles(traits.format.is_quantised()) {
             for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a != DType::F32) {
                 all.push(coop_variant(tile, traits, dtypes, pair, true));
                 if (tile.side, tile.lanes) == (8, 32) {

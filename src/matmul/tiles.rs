@@ -123,6 +123,17 @@ pub(crate) struct CoopTile {
     pub k: u32,
     /// Packets of w that each thread has in flight, at least; those of one step are always.
     pub ahead: u32,
+    /// Tiles of its own for each subgroup, which then walks without the others, if so.
+    pub own: Option<OwnTiles>,
+}
+
+/// See `wgsl/common/coop_walk_own.wgsl`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OwnTiles {
+    /// Parts of the rows of w that go through the tile of w one after the other.
+    pub parts: u32,
+    /// Tiles of w whose activations the tile of a holds, at most.
+    pub a_tiles: u32,
 }
 
 impl CoopTile {
@@ -140,7 +151,21 @@ impl CoopTile {
         self.tiles() + self.round() * self.scratch()
     }
     const fn tiles(&self) -> u32 {
-        (self.m() + self.n()) as u32 * (self.k + 8) * 2
+        let pairs = if self.own.is_some() { self.grid.2 } else { 1 };
+        pairs * (self.m() as u32 * self.a_stride() + self.n() as u32 / self.parts() * (self.k + 8)) * 2
+    }
+    pub const fn parts(&self) -> u32 {
+        match self.own {
+            Some(own) => own.parts,
+            None => 1,
+        }
+    }
+    /// Halves from one row of the tile of a to the next.
+    pub const fn a_stride(&self) -> u32 {
+        match self.own {
+            Some(own) => self.k * own.a_tiles + 8,
+            None => self.k + 8,
+        }
     }
     /// One f32 matrix a subgroup.
     const fn scratch(&self) -> u32 {
@@ -153,11 +178,24 @@ impl CoopTile {
     }
     /// How threads take w, whose packets hold so many elements, of two groups if `split`.
     pub fn walk(&self, packet: u32, split: bool) -> Walk {
+        let of = |each: u32, items: u32| {
+            let span = if split { each.min(16) } else { each };
+            Walk { each, items, span, depth: (self.ahead / items).max(1) }
+        };
+        if let Some(own) = self.own {
+            // Eight elements of a packet at a time.
+            let items = self.n() as u32 / own.parts * self.k / 8 / self.lanes;
+            return Walk { depth: 1, ..of(packet, items) };
+        }
         let share = self.n() as u32 * self.k / self.threads();
-        let each = share.min(packet);
-        let items = share / each;
-        let span = if split { each.min(16) } else { each };
-        Walk { each, items, span, depth: (self.ahead / items).max(1) }
+        of(share.min(packet), share / share.min(packet))
+    }
+    /// Columns in a step of the whole workgroup, of packets of so many elements.
+    pub fn step(&self, walk: &Walk) -> u32 {
+        match self.own {
+            Some(_) => self.grid.2 * self.k / 8 * walk.each,
+            None => self.k * walk.depth,
+        }
     }
     fn fits(&self, caps: &Caps) -> bool {
         self.workgroup_storage() <= caps.max_workgroup_storage && self.threads() <= caps.max_workgroup_threads
@@ -183,16 +221,24 @@ const fn coop(
     k: u32,
     ahead: u32,
 ) -> CoopTile {
-    CoopTile { side, lanes, grid, frags, k, ahead }
+    CoopTile { side, lanes, grid, frags, k, ahead, own: None }
 }
 
-/// Matrices of side 16 and subgroups of 32 lanes, NVIDIA's. Two workgroups that share a core fill each other's waits at barriers,
-/// so tiles stay within half of the 48 KiB that the driver sets aside. Up to 64 rows subgroups share outputs along K, and several
-/// packets of w are on their way to each thread.
+/// So many subgroups along K, each with tiles of its own, of 32 columns of w and 64 of a.
+const fn own((side, lanes): (u32, u32), subgroups: u32, frags: (u32, u32), parts: u32) -> CoopTile {
+    let own = Some(OwnTiles { parts, a_tiles: 2 });
+    CoopTile { side, lanes, grid: (1, 1, subgroups), frags, k: 32, ahead: 1, own }
+}
+
+/// Matrices of side 16 and subgroups of 32 lanes, NVIDIA's. Two workgroups that share a core fill each other's waits, so tiles stay
+/// within half of the 48 KiB that the driver sets aside, but for those of a weight of few rows, which have a core each. Up to 64
+/// rows subgroups share outputs along K, and several packets of w are on their way to each thread.
 const SIDE_16: (u32, u32) = (16, 32);
+static OWN_16: [CoopTile; 2] = [own(SIDE_16, 4, (1, 4), 4), own(SIDE_16, 8, (1, 2), 2)];
+static OWN_32: [CoopTile; 2] = [own(SIDE_16, 3, (2, 4), 2), FEW_32[1]];
 static FEW_16: [CoopTile; 2] =
     [coop(SIDE_16, (1, 2, 2), (1, 2), 64, 8), coop(SIDE_16, (1, 1, 2), (1, 2), 64, 4)];
-static FEW_32: [CoopTile; 2] =
+const FEW_32: [CoopTile; 2] =
     [coop(SIDE_16, (1, 2, 2), (2, 2), 64, 4), coop(SIDE_16, (1, 1, 4), (2, 2), 128, 4)];
 static MANY: [CoopTile; 2] =
     [coop(SIDE_16, (2, 2, 1), (4, 4), 32, 1), coop(SIDE_16, (2, 2, 1), (2, 2), 64, 2)];
@@ -208,27 +254,64 @@ static SIDE_8_MANY: [CoopTile; 2] =
     [coop(SIDE_8, (2, 2, 1), (4, 4), 32, 1), coop(SIDE_8, (2, 2, 1), (2, 2), 32, 1)];
 /// Matrices of side 8 and subgroups of 8 lanes, Mesa's on a CPU: there to be tested.
 const SOFTWARE: (u32, u32) = (8, 8);
+static SOFTWARE_OWN: [CoopTile; 1] = [own(SOFTWARE, 3, (2, 2), 2)];
 static SOFTWARE_FEW: [CoopTile; 1] = [coop(SOFTWARE, (1, 2, 4), (2, 2), 64, 2)];
 static SOFTWARE_MANY: [CoopTile; 2] =
     [coop(SOFTWARE, (2, 2, 1), (4, 4), 32, 1), coop(SOFTWARE, (2, 2, 1), (2, 2), 32, 1)];
 
-/// Rows of activations up to which these tiles serve; the largest first.
-type Row = (usize, &'static [CoopTile]);
+/// Rows of activations up to which tiles serve, those for quantised weights, and those for others; the largest first.
+type Row = (usize, &'static [CoopTile], &'static [CoopTile]);
+
+const fn any_weight(rows: usize, tiles: &'static [CoopTile]) -> Row {
+    (rows, tiles, tiles)
+}
 
 /// The choice by class of device, that is (side, lanes), and by rows.
 static COOP: &[((u32, u32), &[Row])] = &[
-    (SIDE_16, &[(16, &FEW_16), (32, &FEW_32), (95, MANY.split_at(1).1), (usize::MAX, &MANY)]),
-    (WAVE_64, &[(16, &WAVE_FEW), (95, WAVE_MANY.split_at(1).1), (usize::MAX, &WAVE_MANY)]),
-    (SIDE_8, &[(16, &SIDE_8_FEW), (47, SIDE_8_MANY.split_at(1).1), (usize::MAX, &SIDE_8_MANY)]),
-    (SOFTWARE, &[(16, &SOFTWARE_FEW), (47, SOFTWARE_MANY.split_at(1).1), (usize::MAX, &SOFTWARE_MANY)]),
+    (
+        SIDE_16,
+        &[
+            (16, &OWN_16, &FEW_16),
+            (32, &OWN_32, &FEW_32),
+            any_weight(95, MANY.split_at(1).1),
+            any_weight(usize::MAX, &MANY),
+        ],
+    ),
+    (
+        WAVE_64,
+        &[
+            any_weight(16, &WAVE_FEW),
+            any_weight(95, WAVE_MANY.split_at(1).1),
+            any_weight(usize::MAX, &WAVE_MANY),
+        ],
+    ),
+    (
+        SIDE_8,
+        &[
+            any_weight(16, &SIDE_8_FEW),
+            any_weight(47, SIDE_8_MANY.split_at(1).1),
+            any_weight(usize::MAX, &SIDE_8_MANY),
+        ],
+    ),
+    (
+        SOFTWARE,
+        &[
+            (16, &SOFTWARE_OWN, &SOFTWARE_FEW),
+            any_weight(47, SOFTWARE_MANY.split_at(1).1),
+            any_weight(usize::MAX, &SOFTWARE_MANY),
+        ],
+    ),
 ];
 
-/// Every tile of the table.
-pub(crate) fn coop_tiles() -> Vec<&'static CoopTile> {
+/// Every tile of the table that may meet such weights.
+pub(crate) fn coop_tiles(quantised: bool) -> Vec<&'static CoopTile> {
     let mut all: Vec<&CoopTile> = Vec::new();
-    for tile in COOP.iter().flat_map(|(_, rows)| rows.iter()).flat_map(|(_, tiles)| tiles.iter()) {
-        if !all.contains(&tile) {
-            all.push(tile);
+    for (_, own, shared) in COOP.iter().flat_map(|(_, rows)| rows.iter()) {
+        // Devices whose subgroups have no barrier take quantised weights to the others' tiles.
+        for tile in shared.iter().chain(own.iter().filter(|_| quantised)) {
+            if !all.contains(&tile) {
+                all.push(tile);
+            }
         }
     }
     all
@@ -238,11 +321,17 @@ pub(crate) fn coop_tiles() -> Vec<&'static CoopTile> {
 const BUSY: usize = 96;
 
 /// The largest tile of the row of the table that keeps the GPU busy, else its smallest, within the adapter's limits.
-pub(crate) fn choose_coop(caps: &Caps, m: usize, n: usize) -> Result<&'static CoopTile, String> {
+pub(crate) fn choose_coop(
+    caps: &Caps,
+    m: usize,
+    n: usize,
+    quantised: bool,
+) -> Result<&'static CoopTile, String> {
     let (side, lanes) = (caps.coop_side.unwrap_or(0), caps.subgroup_size);
     let none = || format!("no tile for matrices of side {side} and subgroups of {lanes} lanes");
     let (_, rows) = COOP.iter().find(|(class, _)| *class == (side, lanes)).ok_or_else(none)?;
-    let tiles = rows.iter().find(|(most, _)| m <= *most).map_or(&[][..], |(_, tiles)| tiles);
+    let row = rows.iter().find(|(most, ..)| m <= *most).ok_or_else(none)?;
+    let tiles = if quantised && caps.subgroup_barrier { row.1 } else { row.2 };
     let mut fitting = tiles.iter().filter(|t| t.fits(caps));
     let busy = |t: &&CoopTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= BUSY;
     fitting.clone().find(busy).or_else(|| fitting.next_back()).ok_or_else(none)
@@ -256,7 +345,7 @@ mod tests {
     /// An adapter of the class, with the least that those have.
     fn caps((side, lanes): (u32, u32)) -> Caps {
         let mut caps = Gpu::new().expect("an adapter").caps().clone();
-        (caps.coop_side, caps.subgroup_size) = (Some(side), lanes);
+        (caps.coop_side, caps.subgroup_size, caps.subgroup_barrier) = (Some(side), lanes, true);
         caps.max_workgroup_storage = if side == 16 { 48 << 10 } else { 32 << 10 };
         caps.max_workgroup_threads = 256;
         caps
@@ -296,7 +385,10 @@ mod tests {
 
     #[test]
     fn coop_tiles_change_where_the_table_says() {
-        let side = |class, m, n| choose_coop(&caps(class), m, n).map(|t| (t.m(), t.n(), t.grid.2));
+        let of = |caps: &Caps, m, n, quantised| {
+            choose_coop(caps, m, n, quantised).map(|t| (t.m(), t.n(), t.grid.2))
+        };
+        let side = |class, m, n| of(&caps(class), m, n, false);
         for (m, n, want) in [
             (9, 14336, (16, 64, 2)),
             (16, 14336, (16, 64, 2)),
@@ -312,6 +404,21 @@ mod tests {
         ] {
             assert_eq!(side(SIDE_16, m, n), Ok(want), "{m} rows of {n}");
         }
+        let mut nvidia = caps(SIDE_16);
+        for (m, n, want) in [
+            (5, 14336, (16, 64, 4)),
+            (16, 6145, (16, 64, 4)),
+            (16, 6080, (16, 32, 8)),
+            (17, 14336, (32, 64, 3)),
+            (32, 6080, (32, 32, 4)),
+            (33, 14336, (64, 64, 1)),
+        ] {
+            assert_eq!(of(&nvidia, m, n, true), Ok(want), "{m} rows of {n}");
+        }
+        nvidia.subgroup_barrier = false;
+        assert_eq!(of(&nvidia, 16, 14336, true), Ok((16, 64, 2)));
+        assert_eq!(of(&caps(SOFTWARE), 16, 100, true), Ok((16, 16, 3)));
+        assert_eq!(of(&caps(SOFTWARE), 17, 100, true), Ok((32, 32, 1)));
         for (class, tile) in [(WAVE_64, 64), (SIDE_8, 32), (SOFTWARE, 32)] {
             let (few, all) = if class == WAVE_64 { (95, 128) } else { (47, 64) };
             assert_eq!(side(class, 16, 100), Ok((16, 32, 4)));
@@ -324,12 +431,14 @@ mod tests {
 
     #[test]
     fn every_tile_can_be_divided() {
-        for tile in coop_tiles() {
-            let CoopTile { side, lanes, grid, k, .. } = *tile;
-            assert!((k / grid.2).is_multiple_of(side), "{tile:?}");
-            // Whole eights of a and whole chunks of w for every thread.
-            assert!((tile.m() as u32 * k).is_multiple_of(8 * tile.threads()), "{tile:?}");
-            assert!((tile.n() as u32 * k).is_multiple_of(8 * tile.threads()), "{tile:?}");
+        for tile in coop_tiles(true) {
+            let CoopTile { side, lanes, grid, frags, k, own, .. } = *tile;
+            // Whole matrices of a step for every subgroup; whole eights of a and whole chunks of w for every thread.
+            let (columns, threads) = own.map_or((k / grid.2, tile.threads()), |_| (k, lanes));
+            assert!(columns.is_multiple_of(side), "{tile:?}");
+            assert!(frags.1.is_multiple_of(tile.parts()), "{tile:?}");
+            assert!((tile.m() as u32 * k).is_multiple_of(8 * threads), "{tile:?}");
+            assert!((tile.n() as u32 / tile.parts() * k).is_multiple_of(8 * threads), "{tile:?}");
             let accumulators = tile.frags.0 * tile.frags.1;
             assert!(accumulators <= 16 && tile.fits(&caps((side, lanes))), "{tile:?}");
         }

@@ -41,7 +41,7 @@ pub(super) fn variant(
         if a != DType::F16 {
             return Err("cooperative matrices take f16 activations".to_string());
         }
-        let tile = choose_coop(caps, m, weight.n())?;
+        let tile = choose_coop(caps, m, weight.n(), false)?;
         return Ok(coop_variant(tile, traits, caps.backend != wgpu::Backend::Metal).into());
     }
     if tier == Tier::Msl {

@@ -292,7 +292,7 @@ fn gemv_variants(tier: Tier) -> Vec<Variant> {
 
 fn coop_variants() -> Vec<Variant> {
     let mut all = Vec::new();
-    for tile in coop_tiles() {
+    for tile in coop_tiles(false) {
         for traits in Traits::all().into_iter().filter(|t| t.dtypes.0 == DType::F16) {
             all.push(coop_variant(tile, traits, true));
             if (tile.side, tile.lanes) == (8, 32) {

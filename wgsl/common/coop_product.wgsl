@@ -11,20 +11,19 @@ const STRIDE = TILE_K + 8u; // halves from one tile row to the next
 const SUBGROUPS = GRID_M * GRID_N * GRID_K;
 const LANES = THREADS / SUBGROUPS;
 const APART = GRID_K * LANES * SUMS / SIDE; // from a row of a thread's outputs to the next
-const SLICE = TILE_K / GRID_K;
-const STEP = TILE_K * DEPTH;
-const W_PIECES = TILE_K / W_EACH; // of a row of w in TILE_K
-// A thread fetches A_ITEMS times eight activations and W_ITEMS times W_EACH weights (of one packet) per step; SPAN of these
-// share a scale.
+const TILES = select(1u, GRID_K, OWN); // of a and of w
+const PART_ROWS = TILE_N / W_PARTS; // of the tile of w
+// A thread fetches A_ITEMS times eight activations and W_ITEMS times W_EACH weights (of one packet) per step, or so many for each
+// part of a subgroup's own; SPAN weights share a scale.
 
 // Metal's loads want scalar arrays; elsewhere vectors make the stores wide.
 #if VECTOR_TILES
-var<workgroup> tile_a: array<vec4<f16>, TILE_M * STRIDE / 4u>;
-var<workgroup> tile_w: array<vec4<f16>, TILE_N * STRIDE / 4u>;
+var<workgroup> tile_a: array<vec4<f16>, TILES * TILE_M * A_STRIDE / 4u>;
+var<workgroup> tile_w: array<vec4<f16>, TILES * PART_ROWS * STRIDE / 4u>;
 const UNIT = 4u;
 #else
-var<workgroup> tile_a: array<f16, TILE_M * STRIDE>;
-var<workgroup> tile_w: array<f16, TILE_N * STRIDE>;
+var<workgroup> tile_a: array<f16, TILES * TILE_M * A_STRIDE>;
+var<workgroup> tile_w: array<f16, TILES * PART_ROWS * STRIDE>;
 const UNIT = 1u;
 #endif
 var<workgroup> scratch: array<f32, SUBGROUPS * ROUND * SIDE * SIDE>;
@@ -47,134 +46,49 @@ fn main(
     let height = min(tiles_m - band * 8u, 8u);
     let m0 = (band * 8u + tile % (8u * tiles_n) % height) * TILE_M;
     let n0 = (tile % (8u * tiles_n) / height) * TILE_N;
-    let k_slice = subgroup / (GRID_M * GRID_N) * SLICE;
     let frag_m = subgroup / GRID_N % GRID_M * FRAG_M * SIDE;
     let frag_n = (subgroup % GRID_N) * FRAG_N * SIDE;
 
 #for i FRAG_M
-#for j FRAG_N
-    var sum_{i}_{j} = MatC();
-#endfor
-#endfor
-    // What this thread moves each step: where it comes from, where it goes.
-#for t A_ITEMS
-    let a_item_{t} = {t}u * THREADS + thread;
-    let a_at_{t} = place(a_item_{t}, TILE_K / 8u, 8u);
-    let a_row_{t} = min(m0 + a_at_{t}.x, params.m - 1u);
-    let a_k_{t} = a_at_{t}.y * 8u;
-    let a_to_{t} = a_at_{t}.x * STRIDE + a_k_{t};
-#for d DEPTH
-    var a_{t}_{d} = load_eight(a_row_{t}, {d}u * TILE_K + a_k_{t});
-#endfor
-#endfor
-#for t W_ITEMS
-    let w_item_{t} = {t}u * THREADS + thread;
-    let w_at_{t} = place(w_item_{t}, W_PIECES, W_EACH);
-    let w_row_{t} = min(n0 + w_at_{t}.x, params.n - 1u);
-    let w_k_{t} = w_at_{t}.y * W_EACH;
-    let w_to_{t} = w_at_{t}.x * STRIDE + w_k_{t};
-#for d DEPTH
-    var w_{t}_{d} = fetch_packet(w_row_{t}, {d}u * TILE_K + w_k_{t});
-#for s SPANS
-    var affine_{t}_{s}_{d} = fetch_affine(w_row_{t}, {d}u * TILE_K + w_k_{t} + {s}u * SPAN);
+#for h W_PARTS
+#for j PART_FRAGS
+    var sum_{i}_{h}{j} = MatC();
 #endfor
 #endfor
 #endfor
-    for (var k0 = 0u; k0 < params.k; k0 += STEP) {
-#if DEPTH != 1
-        // All loads for the next DEPTH steps at once, and none is looked at before: NVIDIA's warps tell six loads apart, and one
-        // that waits for an old load waits for the young ones that share its mark.
-#for d DEPTH
-#for t A_ITEMS
-        let next_a_{t}_{d} = load_eight(a_row_{t}, k0 + STEP + {d}u * TILE_K + a_k_{t});
-#endfor
-#for t W_ITEMS
-        let next_w_{t}_{d} = fetch_packet(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t});
-#for s SPANS
-        let next_affine_{t}_{s}_{d} = fetch_affine(w_row_{t}, k0 + STEP + {d}u * TILE_K + w_k_{t} + {s}u * SPAN);
-#endfor
-#endfor
-#endfor
+#if OWN
+//!include "common/coop_walk_own.wgsl"
+#else
+//!include "common/coop_walk.wgsl"
 #endif
-#for d DEPTH
-        workgroupBarrier();
-#for t A_ITEMS
-        put_a(a_to_{t}, widen(a_{t}_{d}, k0 + {d}u * TILE_K + a_k_{t}));
-#endfor
-#for t W_ITEMS
-#for s SPANS
-#for h SPAN_CHUNKS
-        put_w(
-            w_to_{t} + {s}u * SPAN + {h}u * 8u,
-            w_{t}_{d},
-            (({d}u * TILE_K + w_k_{t}) % PACKET + {s}u * SPAN) / 8u + {h}u,
-            affine_{t}_{s}_{d},
-        );
-#endfor
-#endfor
-#endfor
-        workgroupBarrier();
-#if DEPTH == 1
-        // Loads for the next step; past the end of K they repeat the last ones.
-#for t A_ITEMS
-        a_{t}_0 = load_eight(a_row_{t}, k0 + STEP + a_k_{t});
-#endfor
-#for t W_ITEMS
-        w_{t}_0 = fetch_packet(w_row_{t}, k0 + STEP + w_k_{t});
-#for s SPANS
-        affine_{t}_{s}_0 = fetch_affine(w_row_{t}, k0 + STEP + w_k_{t} + {s}u * SPAN);
-#endfor
-#endfor
-#endif
-        for (var in_slice = 0u; in_slice < SLICE; in_slice += SIDE) {
-            let k = k_slice + in_slice;
-#for j FRAG_N
-            let at_b_{j} = ((frag_n + {j}u * SIDE) * STRIDE + k) / UNIT;
-            let b_{j} = coopLoad<MatB>(&tile_w[at_b_{j}], STRIDE / UNIT);
-#endfor
-#for i FRAG_M
-            let at_a_{i} = ((frag_m + {i}u * SIDE) * STRIDE + k) / UNIT;
-            let a_mat_{i} = coopLoadT<MatA>(&tile_a[at_a_{i}], STRIDE / UNIT);
-#for j FRAG_N
-            sum_{i}_{j} = coopMultiplyAdd(a_mat_{i}, b_{j}, sum_{i}_{j});
-#endfor
-#endfor
-        }
-#endfor
-#if DEPTH != 1
-#for d DEPTH
-#for t A_ITEMS
-        a_{t}_{d} = next_a_{t}_{d};
-#endfor
-#for t W_ITEMS
-        w_{t}_{d} = next_w_{t}_{d};
-#for s SPANS
-        affine_{t}_{s}_{d} = next_affine_{t}_{s}_{d};
-#endfor
-#endfor
-#endfor
-#endif
-    }
     // Matrices have no element access, so they pass through this subgroup's scratch on their way to the epilogue, ROUND at a time.
     let mine = subgroup * ROUND * SIDE * SIDE;
 #for i FRAG_M
-#for r ROUNDS
+#if ROUND != 1
     workgroupBarrier();
-#if ROUND == 1
-    coopStoreT(sum_{i}_{r}, &scratch[mine], SIDE);
-#else
-#for j FRAG_N
+#endif
+#for h W_PARTS
+#for j PART_FRAGS
     {
-        let to = mine + {j}u * SIDE * SIDE;
-        coopStoreT(sum_{i}_{j}, &scratch[to], SIDE);
+        const J = {h}u * PART_FRAGS + {j}u;
+#if ROUND == 1
+        workgroupBarrier();
+        coopStoreT(sum_{i}_{h}{j}, &scratch[mine], SIDE);
+        workgroupBarrier();
+        flush(subgroup, 0u, m0 + frag_m + {i}u * SIDE, n0 + frag_n + J * SIDE, lane);
+#else
+        let to = mine + J * SIDE * SIDE;
+        coopStoreT(sum_{i}_{h}{j}, &scratch[to], SIDE);
+#endif
     }
 #endfor
-#endif
+#endfor
+#if ROUND != 1
     workgroupBarrier();
     for (var j = 0u; j < ROUND; j++) {
-        flush(subgroup, j, m0 + frag_m + {i}u * SIDE, n0 + frag_n + ({r}u * ROUND + j) * SIDE, lane);
+        flush(subgroup, j, m0 + frag_m + {i}u * SIDE, n0 + frag_n + j * SIDE, lane);
     }
-#endfor
+#endif
 #endfor
 }
 

@@ -4,7 +4,8 @@
 // and copy a into f16 tiles in workgroup memory (rows padded by 8 halves against bank conflicts), while the loads of the next
 // DEPTH steps are in flight. Loads are issued without any condition (indices are clamped): a branch around them costs 45 % on
 // NVIDIA. There is one pair of tiles and two barriers a step, and a second workgroup on the same core works while this one
-// waits; two pairs would take the room that it needs. docs/performance.md has what else was tried.
+// waits; two pairs would take the room that it needs. For few rows of a and quantised w each subgroup has a pair of its own and no
+// barrier. docs/performance.md has what else was tried.
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/weight.wgsl"
