@@ -253,7 +253,7 @@ fn folded(rows: u32, pieces: u32) -> u32 {
 #[derive(Clone, Copy)]
 pub(super) struct Store {
     pub format: KvFormat,
-    /// In the blocks of a cache, or with a bias. The plain way is for tensors of f16 and f32 alone.
+    /// In the blocks of a cache, or `extra`. The plain way is for tensors of f16 and f32 alone.
     pub paged: bool,
     /// With a bias, a tree or a soft cap.
     pub extra: bool,

@@ -1,5 +1,5 @@
-// How a team of attention_decode walks the keys of its split, four at a time, STEP keys from one four to the next. Past the
-// last four it stays: what lies behind is not ours to read. Where the next block is stands in a table, so `number` is
+// How a team of attention_decode walks the keys of its split: U at a time ("four"), STEP keys from one four to the next. Past
+// the last four it stays: what lies behind is not ours to read. Where the next block is stands in a table, so `number` is
 // loaded a step before it is needed, and nothing is divided on the way.
 #if PAGED
 struct Walk { key: u32, block: u32, inside: u32, number: u32 }
@@ -38,13 +38,13 @@ fn row_of_walk(walk: Walk, sequence: u32, head_row: u32) -> u32 {
 }
 #endif
 
-// The row of the first of four keys, and how many of the others count.
+// The row of the first of U keys, and how many of the others count.
 struct Four { row: u32, more: u32 }
 fn four_at(walk: Walk, last: u32, sequence: u32, head_row: u32) -> Four {
     return Four(row_of_walk(walk, sequence, head_row), min(last - walk.key, U - 1u));
 }
 
-// One of the four. Those of a quantised cache follow each other, and all four exist, as blocks hold a multiple of eight;
+// One of the four. Those of a quantised cache follow each other, and all exist, as blocks hold a multiple of eight;
 // of others, keys past the last repeat it.
 fn row_of_key(four: Four, u: u32) -> u32 {
 #if QUANTISED
