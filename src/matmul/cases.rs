@@ -371,6 +371,14 @@ pub(super) fn qgemm() -> Vec<Case> {
     for (format, m) in [(Format::Fp4, 13), (Format::Int4Zero, 16), (Format::Int8, 27), (Format::Fp4, 32)] {
         all.push(Spec::new(&super::QGEMM, Full, format, DType::F16, (m, 6161, 544)).into_case());
     }
+    // Packets of two groups, and of a part of one, where subgroups have tiles of their own.
+    for format in [Format::Fp4, Format::Int4, Format::Int4Zero, Format::Int3] {
+        for (group, k) in [(16, 384), (16, 400), (128, 640)] {
+            let few = Spec::new(&super::QGEMM, Full, format, DType::F16, (12, 38, k));
+            let few = Spec { group: Group::Size(group), ..few };
+            all.extend(few.legal().then(|| few.into_case()));
+        }
+    }
     let fp4 = [9, 16, 64, 128, 512, 4096].map(|m| (Format::Fp4, m));
     for (format, m) in fp4.into_iter().chain([(Format::Int4, 512), (Format::Int8, 512)]) {
         all.push(Spec::new(&super::QGEMM, Perf, format, DType::F16, (m, 14336, 4096)).into_case());
