@@ -1,6 +1,6 @@
 //! Batches of products of two tensors.
 
-use super::batched_spec::{BatchedParams, GEMM_BATCHED, KINDS, TILE_N, Traits, variant};
+use super::batched_spec::{BatchedParams, GEMM_BATCHED, KINDS, Shapes};
 use super::{Activation, Layout};
 use crate::error::{Error, Result};
 use crate::kernel::{Launch, Recorder, index32};
@@ -120,9 +120,11 @@ pub fn record_batched(recorder: &mut Recorder<'_, '_>, request: &Batched<'_>) ->
     }
     // A lone batch has any stride.
     let (a_stride, w_stride) = if batches == 1 { (0, 0) } else { (a_stride, w_stride) };
-    let traits = Traits::new((a.dtype(), w.dtype(), out.dtype()), layout, (m, n, k), (a_stride, w_stride));
-    let variant = variant(traits);
-    let (tier, defines, needs) = recorder.choose(&GEMM_BATCHED, |_| Ok(variant.clone().into()))?;
+    let dtypes = (a.dtype(), w.dtype(), out.dtype());
+    let shapes = Shapes { dtypes, layout, batches, m, n, k, strides: (a_stride, w_stride) };
+    let caps = recorder.gpu().caps();
+    let (tier, defines, needs) = recorder.choose(&GEMM_BATCHED, |tier| shapes.plan(caps, tier))?;
+    let groups = shapes.groups(tier, &defines);
     recorder.launch(Launch {
         spec: &GEMM_BATCHED,
         tier,
@@ -142,6 +144,6 @@ pub fn record_batched(recorder: &mut Recorder<'_, '_>, request: &Batched<'_>) ->
             activation: activation as u32,
             scale,
         },
-        groups: (batches * m.div_ceil(traits.tile_m as usize) * n.div_ceil(TILE_N)) as u64,
+        groups,
     })
 }

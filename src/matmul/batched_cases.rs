@@ -164,6 +164,16 @@ const EDGES: [[usize; 4]; 15] = [
     [2, 4, 0, 16],
 ];
 
+/// Around the tiles of cooperative matrices, of batches enough that the largest are taken.
+const COOP_EDGES: [[usize; 4]; 6] = [
+    [96, 127, 128, 64],
+    [48, 129, 136, 40],
+    [33, 129, 126, 37],
+    [64, 63, 130, 32],
+    [64, 65, 62, 33],
+    [2, 33, 40, 384],
+];
+
 pub(super) fn cases() -> Vec<Case> {
     // More than 65535 workgroups: the grid folds.
     let mut all = vec![Spec::new(Full, [DType::F16; 3], Nk, [66_000, 1, 2, 3])];
@@ -172,6 +182,14 @@ pub(super) fn cases() -> Vec<Case> {
             let new = |level, shape| Spec::new(level, [*dtype; 3], layout, shape);
             all.push(new(Quick, [3, 20, 40, 48]));
             all.extend(EDGES.map(|shape| new(Full, shape)));
+            if *dtype != DType::F32 {
+                all.extend(COOP_EDGES.map(|shape| new(Full, shape)));
+                // Rows of a, of w, of both start on 16 bytes.
+                for gaps in [[8, 3], [1, 16], [8, 16]] {
+                    all.push(Spec { gaps, bias: Bias::OfEach, ..new(Full, [3, 18, 72, 40]) });
+                }
+                all.push(Spec { residual: true, bias: Bias::OfAll, ..new(Full, [2, 20, 72, 41]) });
+            }
             for shared in [[true, false], [false, true], [true, true]] {
                 all.push(Spec { shared, ..new(Full, [3, 18, 70, 40]) });
             }

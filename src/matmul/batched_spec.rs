@@ -1,11 +1,15 @@
 //! Declaration and specialisations of `gemm_batched`.
 
-use super::{Layout, batched_cases};
-use crate::kernel::{Access, Binding, Def, KernelSpec, Needs, Params, Variant, defines, params, tier, unit};
+use super::plan::coop_groups;
+use super::{Layout, batched_cases, batched_coop};
+use crate::device::Caps;
+use crate::kernel::{
+    Access, Binding, Def, Defines, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier, unit,
+};
 use crate::tensor::DType;
 
 params! {
-    /// See `wgsl/matmul/gemm_batched.wgsl`.
+    /// See `wgsl/common/batched.wgsl`.
     pub(super) struct BatchedParams {
         m: u32, n: u32, k: u32, batches: u32, stride_a: u32, stride_w: u32, stride_bias: u32,
         flags: u32, activation: u32, scale: f32,
@@ -25,25 +29,66 @@ pub static GEMM_BATCHED: KernelSpec = KernelSpec {
         Binding { name: "residual", access: Access::Read },
         Binding { name: "out", access: Access::ReadWrite },
     ],
-    tiers: &[tier!(Base, "matmul/gemm_batched.wgsl", variants)],
+    tiers: &[
+        tier!(Base, "matmul/gemm_batched.wgsl", variants),
+        tier!(Coop, "matmul/gemm_batched_coop.wgsl", batched_coop::variants),
+    ],
     cases: batched_cases::cases,
 };
 
 /// Dtypes of all operands.
 pub(super) const KINDS: &[DType] = &[DType::F32, DType::F16, DType::Bf16];
 
-/// Columns of outputs of a workgroup.
-pub(super) const TILE_N: usize = 64;
-/// Rows of outputs of a workgroup: the short tile is for few rows.
+/// Columns of outputs of a workgroup of the Base tier.
+const TILE_N: usize = 64;
+/// Rows of outputs of a workgroup of the Base tier: the short tile is for few rows.
 const TILES_M: [u32; 2] = [16, 64];
 
-/// What a specialisation depends on.
+/// What a request asks for.
 #[derive(Clone, Copy)]
-pub(super) struct Traits {
+pub(super) struct Shapes {
+    /// Of a, w and out.
+    pub dtypes: (DType, DType, DType),
+    pub layout: Layout,
+    pub batches: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// Of a and w.
+    pub strides: (usize, usize),
+}
+
+impl Shapes {
+    /// The specialisation for a tier, or why the tier does not serve.
+    pub fn plan(&self, caps: &Caps, tier: Tier) -> Result<(Defines, Needs), String> {
+        match tier {
+            Tier::Coop => batched_coop::choose(caps, self).map(Variant::into),
+            _ => Ok(variant(Traits::of(self)).into()),
+        }
+    }
+
+    /// Workgroups of a specialisation.
+    pub fn groups(&self, tier: Tier, defines: &Defines) -> u64 {
+        let tiles = match tier {
+            Tier::Coop => coop_groups(defines, self.m, self.n),
+            _ => (self.m.div_ceil(tile_m(self.m) as usize) * self.n.div_ceil(TILE_N)) as u64,
+        };
+        self.batches as u64 * tiles
+    }
+}
+
+/// Rows of outputs of a workgroup of the Base tier.
+fn tile_m(m: usize) -> u32 {
+    if m <= TILES_M[0] as usize { TILES_M[0] } else { TILES_M[1] }
+}
+
+/// What a specialisation of the Base tier depends on.
+#[derive(Clone, Copy)]
+struct Traits {
     /// Of a, w and out.
     dtypes: (DType, DType, DType),
     layout: Layout,
-    pub tile_m: u32,
+    tile_m: u32,
     /// Rows of `K` elements start on fours.
     wide_k: bool,
     /// Rows of `N` elements do.
@@ -51,25 +96,21 @@ pub(super) struct Traits {
 }
 
 impl Traits {
-    pub fn new(
-        dtypes: (DType, DType, DType),
-        layout: Layout,
-        (m, n, k): (usize, usize, usize),
-        (a_stride, w_stride): (usize, usize),
-    ) -> Traits {
+    fn of(shapes: &Shapes) -> Traits {
+        let Shapes { dtypes, layout, m, n, k, strides: (a_stride, w_stride), .. } = *shapes;
         let fours = |values: [usize; 2]| values.iter().all(|v| v.is_multiple_of(4));
         let nk = layout == Layout::Nk;
         Traits {
             dtypes,
             layout,
-            tile_m: if m <= TILES_M[0] as usize { TILES_M[0] } else { TILES_M[1] },
+            tile_m: tile_m(m),
             wide_k: fours([k, a_stride]) && (!nk || fours([k, w_stride])) && k > 0,
             wide_n: fours([n, if nk { 0 } else { w_stride }]),
         }
     }
 }
 
-pub(super) fn variant(traits: Traits) -> Variant {
+fn variant(traits: Traits) -> Variant {
     let Traits { dtypes: (a, w, out), layout, tile_m, wide_k, wide_n } = traits;
     let nk = layout == Layout::Nk;
     let wide_w = if nk { wide_k } else { wide_n };

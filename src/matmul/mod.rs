@@ -4,12 +4,13 @@
 //! once), then the tiled `gemm` (dense formats) or `qgemm` (quantised formats).
 //!
 //! Accumulation is in f32 on every tier. The `Coop` tier rounds dequantised weights to f16, the others do not. It also takes
-//! activations in bf16 as f16: those past ±65504 as ±65504, those below 6·10⁻⁵ with fewer bits.
+//! activations in bf16, and both operands of a batch, as f16: those past ±65504 as ±65504, those below 6·10⁻⁵ with fewer bits.
 //!
 //! Outputs in bf16 are stored two a word: their rows must be of even length.
 
 mod batched;
 mod batched_cases;
+mod batched_coop;
 mod batched_spec;
 mod cases;
 mod cpu;

@@ -293,6 +293,8 @@ pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> 
         DEPTH = Def::Num(walk.depth),
         ROUND = Def::Num(tile.round()),
         VECTOR_TILES = Def::Flag(vector_tiles),
+        BATCHED = Def::Flag(false),
+        KN = Def::Flag(false),
         OWN = Def::Flag(tile.own.is_some()),
         A_STRIDE = Def::Num(tile.a_stride()),
         W_PARTS = Def::Num(tile.parts()),

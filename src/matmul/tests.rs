@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
-use crate::kernel::Random;
+use crate::kernel::{Random, Tier};
 use crate::{Gpu, Result, norm};
 
 pub(super) fn gpu() -> Gpu {
@@ -269,6 +269,47 @@ fn bf16_outputs_are_rounded_to_nearest_even() -> Result<()> {
         for (got, want) in gpu.read::<half::bf16>(&out)?.into_iter().zip(values) {
             let want = half::bf16::from_f32(want);
             assert!(got == want || got.is_nan() && want.is_nan(), "{n}: {got} for {want}");
+        }
+    }
+    Ok(())
+}
+
+/// Cooperative matrices take bf16 as halves; what lies past the end of K must not turn an infinity into a NaN.
+#[test]
+fn batches_take_values_that_halves_do_not_have() -> Result<()> {
+    let gpu = gpu();
+    let (large, inf) = (half::bf16::from_f32(1e5).to_f32(), f32::INFINITY);
+    let out = gpu.alloc(DType::F32, &[1, 2, 8])?;
+    for tier in [Tier::Base, Tier::Coop] {
+        if tier.needs().is_some_and(|needs| !gpu.caps().has(needs)) {
+            continue;
+        }
+        for (dtype, k, value, base, coop) in [
+            (DType::Bf16, 8, large, large, 65504.0),
+            (DType::Bf16, 8, -large, -large, -65504.0),
+            (DType::F16, 8, inf, inf, inf),
+            (DType::F16, 7, inf, inf, inf),
+        ] {
+            let filled = |rows: usize, first: f32| {
+                let mut values = vec![first; rows * k];
+                values.iter_mut().enumerate().for_each(|(i, v)| *v = if i % k + 1 == k { *v } else { 0.0 });
+                values
+            };
+            // The value is in the last column of K, of a or of w.
+            for (x, y) in [(value, 1.0), (1.0, value)] {
+                let a = gpu.floats(dtype, &[2, k], &filled(2, x))?;
+                let w = filled(8, y);
+                let transposed: Vec<f32> = (0..k * 8).map(|i| w[i % 8 * k + i / 8]).collect();
+                for (layout, shape, w) in [(Layout::Nk, [8, k], &w), (Layout::Kn, [k, 8], &transposed)] {
+                    let w = gpu.floats(dtype, &shape, w)?;
+                    gpu.run(|recorder| {
+                        recorder.only(Some(tier));
+                        record_batched(recorder, &Batched::new(&a, &w, layout, &out))
+                    })?;
+                    let want = if tier == Tier::Coop { coop } else { base };
+                    assert_eq!(gpu.read::<f32>(&out)?, [want; 16], "{tier:?} {layout:?} {dtype:?} {k}");
+                }
+            }
         }
     }
     Ok(())

@@ -3,6 +3,8 @@
 //     fetch_packet(row, k)      W_EACH weights of a row of w, as they come
 //     fetch_affine(row, k)      what SPAN of them share, of type Affine
 //     put_w(at, packet, chunk, affine)      eight of them decoded into the tile of w
+// BATCHED: of params.batches products, and `batch` is set to that of the workgroup first. KN: w is [K, N], and so is its tile;
+// fetch_packet(row, k) gives eight of column k, from this row of wᵀ on. Tiles of a subgroup's own are not for KN.
 //!include "common/coop_matrix.wgsl"
 
 const TILE_M = GRID_M * FRAG_M * SIDE;
@@ -13,17 +15,24 @@ const LANES = THREADS / SUBGROUPS;
 const APART = GRID_K * LANES * SUMS / SIDE; // from a row of a thread's outputs to the next
 const TILES = select(1u, GRID_K, OWN); // of a and of w
 const PART_ROWS = TILE_N / W_PARTS; // of the tile of w
+#if KN
+const STRIDE_W = TILE_N + 8u;
+const SIZE_W = TILE_K * STRIDE_W;
+#else
+const STRIDE_W = STRIDE;
+const SIZE_W = TILES * PART_ROWS * STRIDE_W;
+#endif
 // A thread fetches A_ITEMS times eight activations and W_ITEMS times W_EACH weights (of one packet) per step, or so many for each
 // part of a subgroup's own; SPAN weights share a scale.
 
 // Metal's loads want scalar arrays; elsewhere vectors make the stores wide.
 #if VECTOR_TILES
 var<workgroup> tile_a: array<vec4<f16>, TILES * TILE_M * A_STRIDE / 4u>;
-var<workgroup> tile_w: array<vec4<f16>, TILES * PART_ROWS * STRIDE / 4u>;
+var<workgroup> tile_w: array<vec4<f16>, SIZE_W / 4u>;
 const UNIT = 4u;
 #else
 var<workgroup> tile_a: array<f16, TILES * TILE_M * A_STRIDE>;
-var<workgroup> tile_w: array<f16, TILES * PART_ROWS * STRIDE>;
+var<workgroup> tile_w: array<f16, SIZE_W>;
 const UNIT = 1u;
 #endif
 var<workgroup> scratch: array<f32, SUBGROUPS * ROUND * SIDE * SIDE>;
@@ -39,8 +48,15 @@ fn main(
     let tiles_m = (params.m + TILE_M - 1u) / TILE_M;
     let tiles_n = (params.n + TILE_N - 1u) / TILE_N;
     // group_index() written out: naga takes the result of a call for non-uniform and would reject the loads below.
-    let tile = group.y * groups.x + group.x;
-    if tile >= tiles_m * tiles_n { return; } // the fold rounded up
+    let index = group.y * groups.x + group.x;
+#if BATCHED
+    if index >= params.batches * (tiles_m * tiles_n) { return; } // the fold rounded up
+    batch = index / (tiles_m * tiles_n);
+    let tile = index % (tiles_m * tiles_n);
+#else
+    if index >= tiles_m * tiles_n { return; }
+    let tile = index;
+#endif
     // Bands of 8 tile rows, walked column by column: workgroups that run together share rows of a and of w in the L2.
     let band = tile / (8u * tiles_n);
     let height = min(tiles_m - band * 8u, 8u);

@@ -16,10 +16,16 @@
 #endfor
 #for t W_ITEMS
     let w_item_{t} = {t}u * THREADS + thread;
+#if KN
+    let w_k_{t} = w_item_{t} / (TILE_N / 8u);
+    let w_row_{t} = n0 + w_item_{t} % (TILE_N / 8u) * 8u;
+    let w_to_{t} = w_k_{t} * STRIDE_W + w_item_{t} % (TILE_N / 8u) * 8u;
+#else
     let w_at_{t} = place(w_item_{t}, W_PIECES, W_EACH);
     let w_row_{t} = min(n0 + w_at_{t}.x, params.n - 1u);
     let w_k_{t} = w_at_{t}.y * W_EACH;
-    let w_to_{t} = w_at_{t}.x * STRIDE + w_k_{t};
+    let w_to_{t} = w_at_{t}.x * STRIDE_W + w_k_{t};
+#endif
 #for d DEPTH
     var w_{t}_{d} = fetch_packet(w_row_{t}, {d}u * TILE_K + w_k_{t});
 #for s SPANS
@@ -76,8 +82,13 @@
         for (var in_slice = 0u; in_slice < SLICE; in_slice += SIDE) {
             let k = k_slice + in_slice;
 #for j FRAG_N
-            let at_b_{j} = ((frag_n + {j}u * SIDE) * STRIDE + k) / UNIT;
-            let b_{j} = coopLoad<MatB>(&tile_w[at_b_{j}], STRIDE / UNIT);
+#if KN
+            let at_b_{j} = (k * STRIDE_W + frag_n + {j}u * SIDE) / UNIT;
+            let b_{j} = coopLoadT<MatB>(&tile_w[at_b_{j}], STRIDE_W / UNIT);
+#else
+            let at_b_{j} = ((frag_n + {j}u * SIDE) * STRIDE_W + k) / UNIT;
+            let b_{j} = coopLoad<MatB>(&tile_w[at_b_{j}], STRIDE_W / UNIT);
+#endif
 #endfor
 #for i FRAG_M
             let at_a_{i} = ((frag_m + {i}u * SIDE) * STRIDE + k) / UNIT;
