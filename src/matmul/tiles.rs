@@ -317,8 +317,10 @@ pub(crate) fn coop_tiles(quantised: bool) -> Vec<&'static CoopTile> {
     all
 }
 
-/// Workgroups that give every one of some hundred cores work.
+/// Workgroups that give every one of some hundred cores work, if few rows make them small.
 const BUSY: usize = 96;
+/// The same of larger ones, which are slow where they have a core to themselves: then smaller ones are faster.
+const BUSY_TWICE: usize = 150;
 
 /// The largest tile of the row of the table that keeps the GPU busy, else its smallest, within the adapter's limits.
 pub(crate) fn choose_coop(
@@ -333,7 +335,8 @@ pub(crate) fn choose_coop(
     let row = rows.iter().find(|(most, ..)| m <= *most).ok_or_else(none)?;
     let tiles = if quantised && caps.subgroup_barrier { row.1 } else { row.2 };
     let mut fitting = tiles.iter().filter(|t| t.fits(caps));
-    let busy = |t: &&CoopTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= BUSY;
+    let enough = if m < 96 { BUSY } else { BUSY_TWICE };
+    let busy = |t: &&CoopTile| m.div_ceil(t.m()) * n.div_ceil(t.n()) >= enough;
     fitting.clone().find(busy).or_else(|| fitting.next_back()).ok_or_else(none)
 }
 
@@ -398,9 +401,10 @@ mod tests {
             (32, 4096, (32, 32, 4)),
             (33, 14336, (64, 64, 1)),
             (95, 14336, (64, 64, 1)),
-            (96, 14336, (128, 128, 1)),
-            (512, 4096, (128, 128, 1)),
-            (512, 1024, (64, 64, 1)),
+            (96, 14336, (64, 64, 1)), // 112 tiles of 128
+            (256, 14336, (128, 128, 1)),
+            (512, 4736, (64, 64, 1)), // 148
+            (512, 4737, (128, 128, 1)),
         ] {
             assert_eq!(side(SIDE_16, m, n), Ok(want), "{m} rows of {n}");
         }
