@@ -174,6 +174,15 @@ const COOP_EDGES: [[usize; 4]; 6] = [
     [2, 33, 40, 384],
 ];
 
+const FEW_EDGES: [[usize; 4]; 6] = [
+    [2, 1, 120, 56],
+    [2, 2, 128, 64],
+    [3, 3, 136, 72],
+    [70, 4, 136, 1032],
+    [2, 1, 24, 1024],
+    [2, 1, 40, 520],
+];
+
 pub(super) fn cases() -> Vec<Case> {
     // More than 65535 workgroups: the grid folds.
     let mut all = vec![Spec::new(Full, [DType::F16; 3], Nk, [66_000, 1, 2, 3])];
@@ -189,6 +198,10 @@ pub(super) fn cases() -> Vec<Case> {
                     all.push(Spec { gaps, bias: Bias::OfEach, ..new(Full, [3, 18, 72, 40]) });
                 }
                 all.push(Spec { residual: true, bias: Bias::OfAll, ..new(Full, [2, 20, 72, 41]) });
+            }
+            // Few rows of halves that start on 16 bytes: around the columns of a workgroup, and the steps of K.
+            if *dtype != DType::F32 {
+                all.extend(FEW_EDGES.map(|shape| new(Full, shape)));
             }
             for shared in [[true, false], [false, true], [true, true]] {
                 all.push(Spec { shared, ..new(Full, [3, 18, 70, 40]) });

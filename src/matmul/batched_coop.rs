@@ -1,6 +1,7 @@
 //! Specialisations of `gemm_batched` on cooperative matrices.
 
 use super::Layout;
+use super::batched_few::Few;
 use super::batched_spec::Shapes;
 use super::spec::{coop_defines, coop_needs, sums};
 use super::tiles::{CoopTile, choose_coop, coop_tiles};
@@ -48,6 +49,9 @@ pub(super) fn choose(caps: &Caps, shapes: &Shapes) -> Result<Variant, String> {
     }
     if k == 0 {
         return Err("there is nothing to load".to_string());
+    }
+    if Few::of(shapes).is_some() {
+        return Err("the subgroup tier reads w once for so few rows".to_string());
     }
     // All batches together keep the GPU busy.
     let tile = choose_coop(caps, m, n.saturating_mul(batches), false)?;

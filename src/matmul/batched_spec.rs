@@ -1,5 +1,6 @@
 //! Declaration and specialisations of `gemm_batched`.
 
+use super::batched_few::{self, Few};
 use super::plan::coop_groups;
 use super::{Layout, batched_cases, batched_coop};
 use crate::device::Caps;
@@ -31,6 +32,7 @@ pub static GEMM_BATCHED: KernelSpec = KernelSpec {
     ],
     tiers: &[
         tier!(Base, "matmul/gemm_batched.wgsl", variants),
+        tier!(Subgroup, "matmul/gemm_batched_subgroup.wgsl", batched_few::variants),
         tier!(Coop, "matmul/gemm_batched_coop.wgsl", batched_coop::variants),
     ],
     cases: batched_cases::cases,
@@ -63,14 +65,19 @@ impl Shapes {
     pub fn plan(&self, caps: &Caps, tier: Tier) -> Result<(Defines, Needs), String> {
         match tier {
             Tier::Coop => batched_coop::choose(caps, self).map(Variant::into),
+            Tier::Subgroup => match Few::of(self) {
+                Some(few) => Ok(few.variant().into()),
+                None => Err("for up to 4 rows in f16 or bf16 that start on 16 bytes".to_string()),
+            },
             _ => Ok(variant(Traits::of(self)).into()),
         }
     }
 
     /// Workgroups of a specialisation.
     pub fn groups(&self, tier: Tier, defines: &Defines) -> u64 {
-        let tiles = match tier {
-            Tier::Coop => coop_groups(defines, self.m, self.n),
+        let tiles = match (tier, Few::of(self)) {
+            (Tier::Coop, _) => coop_groups(defines, self.m, self.n),
+            (Tier::Subgroup, Some(few)) => self.n.div_ceil(few.columns()) as u64,
             _ => (self.m.div_ceil(tile_m(self.m) as usize) * self.n.div_ceil(TILE_N)) as u64,
         };
         self.batches as u64 * tiles

@@ -11,6 +11,7 @@
 mod batched;
 mod batched_cases;
 mod batched_coop;
+mod batched_few;
 mod batched_spec;
 mod cases;
 mod cpu;
