@@ -1,8 +1,9 @@
 //! Every case of every kernel, on every tier, on this machine's adapter; one test each. Where one shader file serves
 //! two tiers, which then differ in their reductions only, the lower one takes the quick cases and every third of the
-//! others, and so do the `SLOW` kernels on every tier, unless WGMARLIN_CASES=all. Those left, and cases that the adapter
-//! cannot run, are counted at the end, the latter with what they miss. A case whose specialisation is not among its tier's
-//! variants fails: `tests/shaders.rs` would never have seen it.
+//! others. A software adapter, which compiles for a quarter of a second for nearly every case, takes the quick ones and every
+//! fourth of the others. WGMARLIN_CASES=all takes all. Those left, and cases that the adapter cannot run, are counted at the
+//! end, the latter with what they miss. A case whose specialisation is not among its tier's variants fails:
+//! `tests/shaders.rs` would never have seen it.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -13,10 +14,6 @@ use wgmarlin::audit::{Outcome, run_case};
 use wgmarlin::device::install_logger;
 use wgmarlin::kernel::{Case, Level, TierSpec};
 use wgmarlin::{CATALOGUE, Gpu, Tier};
-
-/// Software Vulkan compiles a pipeline of these for a second, and nearly every case has one of its own. The whole audit, on
-/// which nothing is left out, is run on a GPU.
-const SLOW: [&str; 2] = ["attention_decode", "gemv_sparse"];
 
 thread_local! {
     /// A device for every thread, as software Vulkan compiles the pipelines of one device one after the other, and few cases share
@@ -45,17 +42,19 @@ fn main() {
     // Most of the time goes into compiling pipelines, which takes one core a device.
     arguments.test_threads.get_or_insert(2);
     let every = std::env::var("WGMARLIN_CASES").is_ok_and(|v| v == "all");
+    // Without an adapter the tests say so.
+    let software = !every && gpu().is_ok_and(|gpu| gpu.caps().device_type == wgpu::DeviceType::Cpu);
     let (mut trials, mut left) = (Vec::new(), 0);
     for spec in CATALOGUE {
         for TierSpec { tier, path, .. } in spec.tiers {
             let tier = *tier;
-            let shared = spec.tiers.iter().any(|better| better.tier > tier && better.path == *path);
-            let thinned = !every && (shared || SLOW.contains(&spec.name));
+            let shared = !every && spec.tiers.iter().any(|better| better.tier > tier && better.path == *path);
+            let one_of = if shared { 3 } else { 1 } * if software { 4 } else { 1 };
             for (number, case) in (spec.cases)().into_iter().enumerate() {
                 if case.level == Level::Perf {
                     continue;
                 }
-                if thinned && case.level == Level::Full && number % 3 != 0 {
+                if case.level == Level::Full && !is_one_of(one_of, number) {
                     left += 1;
                     continue;
                 }
@@ -85,6 +84,11 @@ fn main() {
         println!("{adapter}: {count} cases skipped for a missing capability");
     }
     conclusion.exit();
+}
+
+/// Picks one case of so many, without the rhythm that lists of cases have.
+fn is_one_of(many: u32, number: usize) -> bool {
+    ((number as u32).wrapping_mul(0x9e37_79b1) >> 16).is_multiple_of(many)
 }
 
 /// Why the case cannot run here, if it cannot.

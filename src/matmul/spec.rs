@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::cases;
 use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
-use super::tiles::{CoopTile, GemvTile, Walk, coop_tiles, gemv_tiles, multiplies_bytes};
+use super::tiles::{CoopTile, GemvTile, Walk, coop_tiles, gemv_tiles_for, multiplies_bytes};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
@@ -350,7 +350,8 @@ pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            all.extend(gemv_tiles(tier).iter().map(|&tile| gemv_variant(tier, traits, dtypes, tile, pair)));
+            let tiles = gemv_tiles_for(tier, traits.format);
+            all.extend(tiles.map(|tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }
     all

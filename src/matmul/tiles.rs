@@ -69,12 +69,22 @@ const GEMV_MSL_TILES: [GemvTile; 4] =
     [gemv_tile(1, 8, 64), gemv_tile(2, 8, 64), gemv_tile(4, 8, 64), gemv_tile(8, 8, 64)];
 
 /// Those of a tier.
-pub(super) fn gemv_tiles(tier: Tier) -> &'static [GemvTile] {
+fn gemv_tiles(tier: Tier) -> &'static [GemvTile] {
     match tier {
         Tier::Base => &GEMV_BASE_TILES,
         Tier::Msl => &GEMV_MSL_TILES,
         _ => &GEMV_TILES,
     }
+}
+
+/// Those that may meet such weights: see [`choose_gemv`].
+pub(super) fn gemv_tiles_for(tier: Tier, format: Format) -> impl Iterator<Item = GemvTile> {
+    let wide = !decodes_slowly(format);
+    let meets = move |t: &GemvTile| {
+        let of_one_row = if wide { t.columns == 8 } else { t.columns == 4 || t.threads == 64 };
+        tier != Tier::Subgroup || t.rows > 1 || of_one_row
+    };
+    gemv_tiles(tier).iter().copied().filter(meets)
 }
 
 const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
@@ -86,7 +96,7 @@ const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
 /// threads then walk them in more steps), else enough for a packet each. Where decoding bounds the time, one row of a has
 /// workgroups of fewer rows of w, which leave less to do behind the last load, unless there are many.
 pub(super) fn choose_gemv(tier: Tier, m: usize, n: usize, packets: usize, format: Format) -> GemvTile {
-    let slow = m == 1 && format.is_quantised() && !multiplies_bytes(format) && n < 32_000;
+    let slow = m == 1 && decodes_slowly(format) && n < 32_000;
     let most = if slow { 4 } else { u32::MAX };
     let rows = m.next_power_of_two() as u32;
     let of_rows = gemv_tiles(tier).iter().filter(|t| t.rows == rows);
@@ -108,6 +118,10 @@ pub(super) fn choose_gemv(tier: Tier, m: usize, n: usize, packets: usize, format
 pub(super) fn multiplies_bytes(format: Format) -> bool {
     use Format::{Int2, Int3, Int4, Int4Zero, Int8, Int8Zero};
     matches!(format, Int2 | Int3 | Int4 | Int4Zero | Int8 | Int8Zero)
+}
+
+fn decodes_slowly(format: Format) -> bool {
+    format.is_quantised() && !multiplies_bytes(format)
 }
 
 /// A tiling of the `Coop` tier; see `wgsl/matmul/gemm_coop.wgsl`.
