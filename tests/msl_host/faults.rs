@@ -65,7 +65,7 @@ pub const FAULTS: &[Fault] = &[
     gemm("missing barrier before the products", &[(BARRIER, "")], &["race"]),
     // After an odd number of steps the sums go where the last products were read.
     Fault {
-        case: "63×96→65 int4 g32",
+        case: "63×96→65 int4z g32",
         ..gemm("missing barrier before the sums", &[(LAST_BARRIER, "threadgroup float* mine")], &["race"])
     },
     gemm("barrier that orders nothing", &[(BARRIER, "threadgroup_barrier(mem_flags::mem_none);")], &["race"]),
