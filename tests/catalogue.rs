@@ -1,6 +1,6 @@
 //! Every case of every kernel, on every tier, on this machine's adapter; one test each. Where one shader file serves
 //! two tiers, which then differ in their reductions only, the lower one takes the quick cases and every third of the
-//! others. A software adapter, which compiles for half a second for nearly every case, takes the quick ones and one in eight
+//! others. A software adapter, which compiles for half a second for nearly every case, takes the quick ones and one in four
 //! of the others. WGMARLIN_CASES=all takes all. Those left, and cases that the adapter cannot run, are counted at the
 //! end, the latter with what they miss. A case whose specialisation is not among its tier's variants fails:
 //! `tests/shaders.rs` would never have seen it.
@@ -49,7 +49,7 @@ fn main() {
         for TierSpec { tier, path, .. } in spec.tiers {
             let tier = *tier;
             let shared = !every && spec.tiers.iter().any(|better| better.tier > tier && better.path == *path);
-            let one_of = if shared { 3 } else { 1 } * if software { 8 } else { 1 };
+            let one_of = if shared { 3 } else { 1 } * if software { 4 } else { 1 };
             for (number, case) in (spec.cases)().into_iter().enumerate() {
                 if case.level == Level::Perf {
                     continue;
