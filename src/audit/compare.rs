@@ -96,7 +96,8 @@ pub(crate) fn dry_run(gpu: &Gpu, tier: Option<Tier>, prepared: &Prepared) -> Res
 }
 
 /// What tiers list, by the function that does: some list thousands, which takes as long as a small case.
-static LISTED: Mutex<Option<HashMap<fn() -> Vec<Variant>, HashSet<Defines>>>> = Mutex::new(None);
+type Listed = HashMap<fn() -> Vec<Variant>, HashSet<Defines>>;
+static LISTED: Mutex<Option<Listed>> = Mutex::new(None);
 
 /// The implementation of a kernel at a tier, if that lists the specialisation among its variants: the static stages would never
 /// have seen another.
