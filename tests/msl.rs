@@ -58,8 +58,8 @@ impl Plan {
         })
     }
 
-    /// Of the cases of an Msl tier every third quick one and every 32nd other, of those of another tier the first quick one: a
-    /// second of a core goes into building each one's kernel. `number` counts the cases of one level.
+    /// Of the cases of an Msl tier every third quick one and every 32nd other, of those of another tier the first quick one (of
+    /// Coop, of each dtype): a second of a core goes into building each one's kernel. `number` counts the cases of one level.
     fn includes(&self, tier: Tier, number: usize, level: Level) -> bool {
         match (level, tier) {
             (Level::Perf, _) => false,
@@ -90,9 +90,11 @@ fn main() {
     let mut trials = Vec::new();
     for &spec in CATALOGUE.iter().chain([&&MSL_CANARY]) {
         for tier in spec.tiers.iter().map(|t| t.tier).filter(|&t| plan.nagas || t == Tier::Msl) {
-            let mut of_level: HashMap<Level, usize> = HashMap::new();
+            let mut of_level: HashMap<(Level, &str), usize> = HashMap::new();
             for (number, case) in (spec.cases)().into_iter().enumerate() {
-                let count = of_level.entry(case.level).or_default();
+                // Matrices do not take every dtype, so the first of each.
+                let dtype = if tier == Tier::Coop { case.dtype } else { "" };
+                let count = of_level.entry((case.level, dtype)).or_default();
                 *count += 1;
                 if plan.includes(tier, *count - 1, case.level) {
                     let name =
