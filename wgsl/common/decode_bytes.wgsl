@@ -1,7 +1,7 @@
 // Keys of integer codes as bytes, for attention_decode: the queries, which do not change from key to key, become integers of
 // two signed bytes, 256 · high + low, in a unit of each row, and dot4I8Packed multiplies four codes at once, exactly.
 // 15 bits of the row's largest are finer than the rounding of a query in f16 or bf16. Needs Eight, Raw and decode_team.wgsl.
-const MOST = 32600.0; // of the integers: two digits hold up to 32639
+//!include "common/digits.wgsl"
 struct Digits { low: vec2<u32>, high: vec2<u32> }
 
 #if STORE == int8
@@ -40,16 +40,6 @@ fn own_rows(x: RV, seat: Seat) -> F {
     return select(two.x, two.y, (seat.t & (SHARE / 4u)) != 0u);
 #endif
 #endif
-}
-
-// 128 more than a number stands in the last bits of its sum with 1.5 · 2²³.
-fn digits_of(x: vec4<f32>, rate: f32) -> vec2<u32> {
-    let all = bitcast<vec4<u32>>(fma(x, vec4<f32>(rate), vec4<f32>(12582912.0 + 128.0)));
-    let even = (all.x & 0xffffu) | (all.z << 16u);
-    let odd = (all.y & 0xffffu) | (all.w << 16u);
-    let low = (even & 0x00ff00ffu) | ((odd << 8u) & 0xff00ff00u);
-    let high = ((even >> 8u) & 0x00ff00ffu) | (odd & 0xff00ff00u);
-    return vec2<u32>(low ^ 0x80808080u, high);
 }
 
 fn digits(x: Eight, rate: f32) -> Digits {

@@ -28,18 +28,8 @@ const PARTIALS = BLOCKS * 8u;
 var<workgroup> partial: array<f32, THREADS / 8u * PARTIALS>;
 
 #if BYTES
+//!include "common/digits.wgsl"
 const SUM_UNIT = 1.0;
-// Two signed bytes, 256 · high + low, hold up to 32639.
-const MOST = 32600.0;
-// The low and the high digits of four numbers: 128 more than each stands in the last bits of its sum with 1.5 · 2²³.
-fn digits(x: vec4<f32>, rate: f32) -> vec2<u32> {
-    let all = bitcast<vec4<u32>>(fma(x, vec4<f32>(rate), vec4<f32>(12582912.0 + 128.0)));
-    let even = (all.x & 0xffffu) | (all.z << 16u);
-    let odd = (all.y & 0xffffu) | (all.w << 16u);
-    let low = (even & 0x00ff00ffu) | ((odd << 8u) & 0xff00ff00u);
-    let high = ((even >> 8u) & 0x00ff00ffu) | (odd & 0xff00ff00u);
-    return vec2<u32>(low ^ 0x80808080u, high);
-}
 #else
 const SUM_UNIT = CODE_UNIT;
 const BYTE_ZERO = 0.0;
@@ -124,7 +114,7 @@ fn main(place: Place) {
 #for u SPAN_UNITS
             let all_{u}_{m} = in_order(x_{u}_0_{m}, x_{u}_1_{m});
 #for i 4
-            let d_{u}_{i}_{m} = digits(all_{u}_{m}[{i}], rate_{m});
+            let d_{u}_{i}_{m} = digits_of(all_{u}_{m}[{i}], rate_{m});
 #endfor
 #endfor
 #endfor
