@@ -230,13 +230,16 @@ pub(crate) fn pack(
     }
     let row: Vec<f32> = (0..k).map(|_| random.normal()).collect();
     let row = PackedMatrix::quantise(&row, 1, k, format, group, ScaleSearch::AbsMax)?;
-    // Every row is a rotation of one row's packets with scales of its own.
+    // Every row is a rotation of one row by 32 codes more than the last, with scales of its own.
     let (words, groups) = (row.words.len(), row.groups());
-    let step = 4 * groups.max(1);
+    let step = words * 32 / k;
     let mut all = PackedMatrix { n, ..row.clone() };
     all.words = (0..n * words).map(|i| row.words[(i % words + i / words * step) % words]).collect();
     if !row.scale_bytes.is_empty() {
-        all.scale_bytes = row.scale_bytes.repeat(n);
+        all.scale_bytes = (0..n)
+            .flat_map(|i| (0..groups).map(move |g| (i + g) % groups))
+            .map(|g| row.scale_bytes[g])
+            .collect();
         all.tensor_scales = row.tensor_scales.repeat(n);
     } else if format.is_quantised() {
         all.scales = (0..n * groups).map(|_| f16::from_f32(0.05 + 0.01 * random.unit())).collect();
@@ -423,6 +426,12 @@ pub(super) fn qgemv() -> Vec<Case> {
         all.push(Spec::new(spec, Full, Format::F16, DType::F16, shape));
     }
     all.push(Spec::new(spec, Full, Format::Fp4, DType::F16, (1, 17, 4160)));
+    // FP4 codes by halves: both tiles, groups that share a packet, rows that end within one.
+    for (format, shape) in
+        [(Format::Fp4, (1, 1027, 4160)), (Format::Nvfp4, (1, 1027, 2064)), (Format::Mxfp4, (1, 1030, 352))]
+    {
+        all.push(Spec::new(spec, Full, format, DType::F16, shape));
+    }
     // So many rows that workgroups take eight of any format.
     all.push(Spec::new(spec, Full, Format::Fp4, DType::F16, (1, 32_001, 64)));
     for shape in [(1, 4096, 4096), (1, 14336, 4096), (1, 4096, 14336), (1, 8192, 8192), (1, 128_256, 4096)] {

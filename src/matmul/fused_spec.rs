@@ -118,6 +118,8 @@ pub(super) fn fuse(mut variant: Variant, spec: &KernelSpec) -> Variant {
     for (name, value) in &mut variant.defines {
         match *name {
             "NORM" => *value = Def::Flag(norm),
+            // With gains activations are no longer halves.
+            "HALVES" if norm => *value = Def::Flag(false),
             "SPLIT" => *value = Def::Flag(split),
             _ => {}
         }

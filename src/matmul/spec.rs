@@ -213,7 +213,7 @@ pub(super) fn gemv_variant(
     tile: GemvTile,
     pair: bool,
 ) -> Variant {
-    let GemvTile { rows, columns, threads } = tile;
+    let GemvTile { rows, columns, threads, pairs } = tile;
     // On Metal every SIMD-group has columns of its own.
     let each = if tier == Tier::Msl { columns / (threads / 32) } else { columns };
     let values = each * rows;
@@ -235,7 +235,12 @@ pub(super) fn gemv_variant(
     if tier == Tier::Subgroup {
         // Products of bytes err by 2⁻¹⁶ of the largest activation: enough for activations of 11 bits.
         let narrow = dtypes.0 != DType::F32;
-        set(&mut defines, "BYTES", rows == 1 && narrow && multiplies_bytes(traits.format));
+        let bytes = rows == 1 && narrow && multiplies_bytes(traits.format);
+        set(&mut defines, "BYTES", bytes);
+        // Bytes have half as many activations to a load, so there it counts less how these are prepared.
+        let halves = dtypes.0 == DType::F16 && traits.rows != Rows::Ragged;
+        let small = bytes && traits.format.bits() <= 4;
+        set(&mut defines, "HALVES", halves && (small || pairs));
         // With more rows registers would be too few.
         set(&mut defines, "EARLY", rows <= 2 && traits.format.is_quantised());
     }
@@ -350,7 +355,8 @@ pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            let tiles = gemv_tiles_for(tier, traits.format);
+            let of_halves = dtypes == (DType::F16, DType::F16);
+            let tiles = gemv_tiles_for(tier, traits.format).filter(|t| !t.pairs || of_halves);
             all.extend(tiles.map(|tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
-use crate::kernel::{Random, Tier};
+use crate::kernel::{Random, Tier, round_to};
 use crate::{Gpu, Result, norm};
 
 pub(super) fn gpu() -> Gpu {
@@ -310,6 +310,62 @@ fn batches_take_values_that_halves_do_not_have() -> Result<()> {
                     assert_eq!(gpu.read::<f32>(&out)?, [want; 16], "{tier:?} {layout:?} {dtype:?} {k}");
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Also where activations become integers: a number that is none, or infinite, is not lost in a product.
+#[test]
+fn what_is_not_finite_stays_so() -> Result<()> {
+    let gpu = gpu();
+    let (n, k) = (24, 256);
+    let random = &mut Random::new(8);
+    let values = random.values(n * k, DType::F32);
+    for &format in Format::ALL {
+        let group = if format.is_quantised() { format.default_group() } else { Group::WholeK };
+        let packed = PackedMatrix::quantise(&values, n, k, format, group, ScaleSearch::AbsMax)?;
+        let weight = Weight::upload(&gpu, &packed)?;
+        for m in [1, 2] {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut a = random.values(m * k, DType::F16);
+                a[37] = bad;
+                let a = gpu.floats(DType::F16, &[m, k], &a)?;
+                let out = gpu.alloc(DType::F16, &[m, n])?;
+                gpu.run(|recorder| record(recorder, &Linear::new(&a, &weight, &out)))?;
+                let row = &gpu.read::<half::f16>(&out)?[..n];
+                // A weight of zero may take infinity away.
+                let lost = row.iter().filter(|v| v.is_finite()).count();
+                assert!(lost <= if bad.is_nan() { 0 } else { n / 3 }, "{format:?} {m}×{bad}: {row:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Products of halves are taken in units that suit the activations: tiny ones do not vanish, large ones do not overflow.
+#[test]
+fn pairs_of_halves_take_activations_of_any_size() -> Result<()> {
+    let gpu = gpu();
+    let (n, k) = (1024, 288);
+    let random = &mut Random::new(9);
+    let values = random.values(n * k, DType::F32);
+    for format in [Format::Fp4, Format::Mxfp4, Format::Nvfp4] {
+        let packed =
+            PackedMatrix::quantise(&values, n, k, format, format.default_group(), ScaleSearch::AbsMax)?;
+        let weight = Weight::upload(&gpu, &packed)?;
+        for size in [6e-7, 1e-4, 1.0, 1.5e4] {
+            let a: Vec<f32> = (0..k).map(|_| round_to(size * random.normal(), DType::F16)).collect();
+            let a_gpu = gpu.floats(DType::F16, &[1, k], &a)?;
+            let out = gpu.alloc(DType::F16, &[1, n])?;
+            let scale = 0.1 / size;
+            gpu.run(|recorder| record(recorder, &Linear { scale, ..Linear::new(&a_gpu, &weight, &out) }))?;
+            let a: Vec<f64> = a.iter().map(|&x| f64::from(x) * f64::from(scale)).collect();
+            let at: Vec<usize> = (0..n).collect();
+            let want = cpu::linear((&a, &packed.unpack()), (n, k), None, Activation::None, None, &at);
+            let got: Vec<f32> = gpu.read::<half::f16>(&out)?.into_iter().map(f32::from).collect();
+            let error = distance(&got, &want);
+            assert!(error < 5e-4, "{format:?} × {size:e}: {error:e}");
         }
     }
     Ok(())

@@ -25,12 +25,16 @@ fn widen(raw: RawEight, c: u32) -> Eight { return raw; }
 #elif TA != f32
 alias RawEight = vec4<u32>;
 fn load_eight(row: u32, c: u32) -> RawEight { return a[(row * params.k + min(c, params.k - 8u)) >> 3u]; }
-fn widen(raw: RawEight, c: u32) -> Eight {
+// What lies past the row's end as zeros.
+fn kept(raw: RawEight, c: u32) -> RawEight {
 #if ROWS == padded
-    let x = select(vec4<u32>(), raw, c < params.k);
+    return select(vec4<u32>(), raw, c < params.k);
 #else
-    let x = raw;
+    return raw;
 #endif
+}
+fn widen(raw: RawEight, c: u32) -> Eight {
+    let x = kept(raw, c);
 #if TA == bf16
     return Eight(vec4<f32>(bf16_pair(x.x), bf16_pair(x.y)), vec4<f32>(bf16_pair(x.z), bf16_pair(x.w)));
 #else
@@ -56,14 +60,14 @@ fn widen(raw: RawEight, c: u32) -> Eight {
 }
 #endif
 
-#if ROWS == exact
-// The `i`th eight from column `c` on, known to lie in the row: one address serves all of a packet's.
-fn load_whole_eight(row: u32, c: u32, i: u32) -> RawEight {
-#if TA != f32
+// The `i`th eight of the packet from column `c` on. Of exact rows it lies in the row, so one address serves all of a packet's.
+fn load_nth_eight(row: u32, c: u32, i: u32) -> RawEight {
+#if ROWS != exact
+    return load_eight(row, c + i * 8u);
+#elif TA != f32
     return a[((row * params.k + c) >> 3u) + i];
 #else
     let at = ((row * params.k + c) >> 2u) + 2u * i;
     return Eight(bitcast<vec4<f32>>(a[at]), bitcast<vec4<f32>>(a[at + 1u]));
 #endif
 }
-#endif

@@ -70,10 +70,8 @@ fn main(place: Place) {
             let raw_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u), k0 + {h}u * 8u);
             squares_{m} = dot_eight(raw_{h}_{m}, raw_{h}_{m}, squares_{m});
             let x_{h}_{m} = times(raw_{h}_{m}, gains_{h});
-#elif ROWS == exact
-            let x_{h}_{m} = widen(load_whole_eight(row_a_{m}, k0, {h}u), k0);
 #else
-            let x_{h}_{m} = widen(load_eight(row_a_{m}, k0 + {h}u * 8u), k0 + {h}u * 8u);
+            let x_{h}_{m} = widen(load_nth_eight(row_a_{m}, k0, {h}u), k0 + {h}u * 8u);
 #endif
             if OFFSET_CODES { total_{m} += sum_eight(x_{h}_{m}); }
 #endfor

@@ -2,8 +2,9 @@
 // A workgroup takes COLUMNS rows of w and its THREADS threads walk them side by side, one packet (16 bytes, and its scale) of
 // each row a thread and step, all loaded before any is used: that many loads in flight are what fills the memory bus.
 // A thread's activations, once loaded and widened, serve all COLUMNS packets. Sums meet by a transposing butterfly:
-// 7 shuffles for 8 sums instead of 40. Instructions bound it: 27 for 8 FP4 codes.
+// 7 shuffles for 8 sums instead of 40. Instructions bound it: 27 for 8 FP4 codes as f32.
 // BYTES multiplies integer codes by activations of two bytes, four at once: 7 instructions for 8 INT4 codes, none of them a conversion.
+// HALVES without BYTES multiplies FP4 codes by activations of f16, two at once: 19 for 8 codes.
 // EARLY holds the compiler from moving loads behind the work on others, as it would to save registers.
 #if NEEDS_F16
 enable f16;
@@ -29,10 +30,15 @@ var<workgroup> partial: array<f32, THREADS / 8u * PARTIALS>;
 
 #if BYTES
 //!include "common/digits.wgsl"
-const SUM_UNIT = 1.0;
+//!include "common/rate.wgsl"
+const SUM_UNIT = 1.0 / BYTE_UNIT;
 #else
 const SUM_UNIT = CODE_UNIT;
 const BYTE_ZERO = 0.0;
+#if HALVES
+//!include "common/rate.wgsl"
+//!include "common/pairs.wgsl"
+#endif
 #endif
 
 @compute @workgroup_size(THREADS)
@@ -55,6 +61,8 @@ fn main(place: Place) {
     var squares_{m} = 0.0;
 #endif
 #endfor
+    // Zero, as grids have no third dimension, which the compiler does not know.
+    let nothing = place.group.z;
     for (var packet = lane.thread; packet < params.packets; packet += THREADS) {
 #for c COLUMNS
         let w_{c} = load_packet(row_{c}, packet);
@@ -64,8 +72,8 @@ fn main(place: Place) {
 #endfor
 #endfor
 #if EARLY
-        // Zero, as grids have no third dimension, which the compiler does not know: what takes it in comes after all loads.
-        var late = place.group.z;
+        // What takes in this zero comes after all loads.
+        var late = nothing;
 #for c COLUMNS
         late &= w_{c}.x;
 #if PACKET_WORDS == 3
@@ -95,22 +103,36 @@ fn main(place: Place) {
 #endfor
 #for m ROWS_A
             var total_{m} = 0.0;
-            var top_{m} = vec4<f32>(1e-33);
+            var top_{m} = Top();
+            var bad_{m} = Top();
+            var ready_{m} = late;
 #for u SPAN_UNITS
 #for e 2
+            let raw_{u}_{e}_{m} = load_nth_eight(row_a_{m}, packet * PACKET, ({s}u * SPAN_UNITS + {u}u) * 2u + {e}u);
+            let y_{u}_{e}_{m} = widen(raw_{u}_{e}_{m}, k_{u}_{e});
+#if EARLY
+            ready_{m} &= first_bits(raw_{u}_{e}_{m});
+#endif
 #if NORM
-            let raw_{u}_{e}_{m} = widen(load_eight(row_a_{m}, k_{u}_{e}), k_{u}_{e});
-            squares_{m} = dot_eight(raw_{u}_{e}_{m}, raw_{u}_{e}_{m}, squares_{m});
-            let x_{u}_{e}_{m} = times(raw_{u}_{e}_{m}, gains_{u}_{e});
+            squares_{m} = dot_eight(y_{u}_{e}_{m}, y_{u}_{e}_{m}, squares_{m});
+            let x_{u}_{e}_{m} = times(y_{u}_{e}_{m}, gains_{u}_{e});
 #else
-            let x_{u}_{e}_{m} = widen(load_eight(row_a_{m}, k_{u}_{e}), k_{u}_{e});
+            let x_{u}_{e}_{m} = y_{u}_{e}_{m};
 #endif
             total_{m} += sum_eight(x_{u}_{e}_{m});
-            top_{m} = max(top_{m}, max(abs(x_{u}_{e}_{m}.lo), abs(x_{u}_{e}_{m}.hi)));
+#if HALVES
+            top_{m} = higher(top_{m}, kept(raw_{u}_{e}_{m}, k_{u}_{e}));
+            bad_{m} = unless_finite(bad_{m}, kept(raw_{u}_{e}_{m}, k_{u}_{e}), nothing);
+#else
+            top_{m} = higher(top_{m}, x_{u}_{e}_{m});
+            bad_{m} = unless_finite(bad_{m}, x_{u}_{e}_{m}, nothing);
+#endif
 #endfor
 #endfor
-            let unit_{m} = max(max(top_{m}.x, top_{m}.y), max(top_{m}.z, top_{m}.w)) / MOST;
-            let rate_{m} = bitcast<f32>(bitcast<u32>(1.0 / unit_{m}) | late);
+            // Below MOST.
+            let safe_{m} = rate_of(1.01 * highest(top_{m}), 14u);
+            let unit_{m} = inverse(safe_{m}) + f32((bad_{m}.x + bad_{m}.y) + (bad_{m}.z + bad_{m}.w));
+            let rate_{m} = bitcast<f32>(bitcast<u32>(safe_{m}) | ready_{m});
 #for u SPAN_UNITS
             let all_{u}_{m} = in_order(x_{u}_0_{m}, x_{u}_1_{m});
 #for i 4
@@ -132,6 +154,45 @@ fn main(place: Place) {
 #endfor
 #endfor
             let part_{c}_{m} = f32((high_{c}_{m} << 8u) + low_{c}_{m}) * unit_{m};
+#endfor
+#endfor
+#elif HALVES
+            // In units of their own for what shares a scale, so that products of halves neither vanish nor overflow.
+#for m ROWS_A
+            let total_{m} = 0.0;
+            var top_{m} = Top();
+            var ready_{m} = late;
+#for h SPAN_CHUNKS
+            let i_{h}_{m} = {s}u * SPAN_CHUNKS + {h}u;
+            let raw_{h}_{m} = kept(load_nth_eight(row_a_{m}, packet * PACKET, i_{h}_{m}), packet * PACKET + i_{h}_{m} * 8u);
+            ready_{m} &= raw_{h}_{m}.x;
+            top_{m} = higher(top_{m}, raw_{h}_{m});
+#endfor
+            let safe_{m} = min(rate_of(highest(top_{m}), 8u), 536870912.0);
+            let unit_{m} = inverse(safe_{m});
+            // What halves cannot hold of it is a factor of its own, of tiny activations.
+            let part_rate_{m} = min(safe_{m}, 32768.0);
+            let rate_{m} = f16(bitcast<f32>(bitcast<u32>(part_rate_{m}) | ready_{m}));
+#for h SPAN_CHUNKS
+            var x_{h}_{m} = scaled(paired(raw_{h}_{m}), rate_{m});
+#endfor
+            if safe_{m} > 32768.0 {
+                let rest_{m} = f16(safe_{m} / 32768.0);
+#for h SPAN_CHUNKS
+                x_{h}_{m} = scaled(x_{h}_{m}, rest_{m});
+#endfor
+            }
+#endfor
+#for c COLUMNS
+#for h SPAN_CHUNKS
+            let v_{h}_{c} = half_codes(w_{c}, {s}u * SPAN_CHUNKS + {h}u);
+#endfor
+#for m ROWS_A
+            var pair_{c}_{m} = vec2<f32>();
+#for h SPAN_CHUNKS
+            pair_{c}_{m} += dot_pairs(v_{h}_{c}, x_{h}_{m});
+#endfor
+            let part_{c}_{m} = (pair_{c}_{m}.x + pair_{c}_{m}.y) * unit_{m};
 #endfor
 #endfor
 #else
@@ -211,6 +272,36 @@ fn main(place: Place) {
         finish(sum_of(v, lane), m, first + column);
 #endif
     }
+}
+
+// The largest activation, without its sign, of what shares a scale.
+#if HALVES
+alias Top = vec4<f16>;
+fn higher(top: Top, x: RawEight) -> Top { return max(top, max(abs(halves_of(x.xy)), abs(halves_of(x.zw)))); }
+#else
+alias Top = vec4<f32>;
+fn higher(top: Top, x: Eight) -> Top { return max(top, max(abs(x.lo), abs(x.hi))); }
+#endif
+// NaN where activations are no numbers, which integers cannot say, or infinite; else zero.
+#if HALVES
+fn unless_finite(bad: Top, x: RawEight, nothing: u32) -> Top {
+    return fma(halves_of(x.xy), Top(f16(nothing)), fma(halves_of(x.zw), Top(f16(nothing)), bad));
+}
+#else
+fn unless_finite(bad: Top, x: Eight, nothing: u32) -> Top {
+    return fma(x.lo, Top(f32(nothing)), fma(x.hi, Top(f32(nothing)), bad));
+}
+#endif
+fn highest(top: Top) -> f32 { return f32(max(max(top.x, top.y), max(top.z, top.w))); }
+
+fn first_bits(raw: RawEight) -> u32 {
+#if ROWS == ragged
+    return bitcast<u32>(raw.lo.x);
+#elif TA == f32
+    return bitcast<u32>(raw.lo.x);
+#else
+    return raw.x;
+#endif
 }
 
 // Activations that are used only once `late`, a zero, is known.

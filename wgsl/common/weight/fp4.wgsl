@@ -20,10 +20,15 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
 #if HALVES
-fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
+// In units of codes.
+fn half_codes(p: Packet, chunk: u32) -> Halves {
     let q = pairs(p[chunk]);
+    return Halves(halves_of(q.xy), halves_of(q.zw));
+}
+fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
+    let v = half_codes(p, chunk);
     // The unit by itself, which is exact: times a large scale it would overflow.
     let unit = vec4<f16>(f16(CODE_UNIT));
-    return Halves(halves_of(q.xy) * unit * scale, halves_of(q.zw) * unit * scale);
+    return Halves(v.lo * unit * scale, v.hi * unit * scale);
 }
 #endif

@@ -10,9 +10,11 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
 #if BYTES
-const BYTE_ZERO = 0.0;
+const BYTE_ZERO = 2.0;
+const BYTE_UNIT = 64.0;
 fn bytes(p: Packet, unit: u32) -> vec4<u32> {
-    return (vec4<u32>(p[unit]) >> vec4<u32>(0u, 2u, 4u, 6u)) & vec4<u32>(0x03030303u);
+    // Their upper two bits are signed, so the zero costs nothing.
+    return ((vec4<u32>(p[unit]) << vec4<u32>(6u, 4u, 2u, 0u)) ^ vec4<u32>(0x80808080u)) & vec4<u32>(0xc0c0c0c0u);
 }
 fn in_order(x: Eight, y: Eight) -> mat4x4<f32> { return transpose(mat4x4<f32>(x.lo, x.hi, y.lo, y.hi)); }
 #endif

@@ -11,6 +11,7 @@ fn decode(p: Packet, chunk: u32) -> Eight {
 }
 #if BYTES
 const BYTE_ZERO = 0.0;
+const BYTE_UNIT = 1.0;
 fn bytes(p: Packet, unit: u32) -> vec4<u32> {
     let q = vec2<u32>(three_bits(p, 2u * unit), three_bits(p, 2u * unit + 1u));
     let even = vec4<u32>(q.x, q.x >> 6u, q.y, q.y >> 6u) & vec4<u32>(0x00070007u);

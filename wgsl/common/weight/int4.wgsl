@@ -17,11 +17,13 @@ fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
 }
 #endif
 #if BYTES
-const BYTE_ZERO = 0.0;
+const BYTE_ZERO = 8.0;
+const BYTE_UNIT = 16.0;
 fn bytes(p: Packet, unit: u32) -> vec4<u32> {
     let q0 = p[2u * unit];
     let q1 = p[2u * unit + 1u];
-    return vec4<u32>(q0, q0 >> 4u, q1, q1 >> 4u) & vec4<u32>(0x0f0f0f0fu);
+    // The upper half of a byte is signed, so the zero of int4 costs nothing.
+    return (vec4<u32>(q0 << 4u, q0, q1 << 4u, q1) ^ vec4<u32>(0x80808080u)) & vec4<u32>(0xf0f0f0f0u);
 }
 fn in_order(x: Eight, y: Eight) -> mat4x4<f32> {
     return mat4x4<f32>(

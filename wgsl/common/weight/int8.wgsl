@@ -17,6 +17,7 @@ fn decode(p: Packet, chunk: u32) -> Eight {
 }
 #if BYTES
 const BYTE_ZERO = 128.0;
+const BYTE_UNIT = 1.0;
 fn bytes(p: Packet, unit: u32) -> vec4<u32> { return p ^ vec4<u32>(SIGNS ^ 0x80808080u); }
 fn in_order(x: Eight, y: Eight) -> mat4x4<f32> { return mat4x4<f32>(x.lo, x.hi, y.lo, y.hi); }
 #endif
