@@ -21,6 +21,7 @@ pub(super) async fn prove(gpu: &Gpu) -> Result<Caps> {
         caps.remove(Capability::F16, "the f16 canary gave wrong results");
         caps.remove(Capability::Coop, "needs f16");
     }
+    caps.half_subnormals = caps.f16 && half_subnormals(gpu).await.unwrap_or(false);
     if caps.subgroup {
         match subgroup_size(gpu).await {
             Ok(Some(size)) => caps.subgroup_size = size,
@@ -36,7 +37,7 @@ pub(super) async fn prove(gpu: &Gpu) -> Result<Caps> {
     if let Some(side) = caps.coop_side {
         if !coop(gpu, side, caps.subgroup_size).await.unwrap_or(false) {
             caps.remove(Capability::Coop, "the cooperative-matrix canary gave wrong results");
-        } else if !half_subnormals(gpu).await.unwrap_or(false) {
+        } else if !caps.half_subnormals {
             caps.remove(Capability::Coop, "f16 products flush subnormals (the FP4 decoder relies on them)");
         }
     }
@@ -135,7 +136,7 @@ async fn half_arithmetic(gpu: &Gpu) -> Result<bool> {
     Ok(gpu.read_async::<f32>(&y).await? == want)
 }
 
-/// Products with subnormal halves: `half_weights` in `wgsl/common/weight/fp4.wgsl` makes them.
+/// Products with subnormal halves, as are made of what `half_codes` in `wgsl/common/weight/fp4.wgsl` gives.
 async fn half_subnormals(gpu: &Gpu) -> Result<bool> {
     let source = "
         enable f16;

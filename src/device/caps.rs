@@ -45,6 +45,8 @@ pub struct Caps {
     /// Vendor id as PCI reports it (0x10de NVIDIA, 0x1002 AMD, 0x8086 Intel, 0x106b Apple, 0x10005 Mesa).
     pub vendor: u32,
     pub f16: bool,
+    /// Whether products of halves keep subnormals, as a shader tried.
+    pub half_subnormals: bool,
     pub subgroup: bool,
     /// Lanes of a subgroup as a shader measured it; 0 when unknown or without subgroups.
     pub subgroup_size: u32,
@@ -93,7 +95,7 @@ impl Caps {
         }
         self.missing.push((capability, why.into()));
         match capability {
-            Capability::F16 => self.f16 = false,
+            Capability::F16 => (self.f16, self.half_subnormals) = (false, false),
             Capability::Subgroup => (self.subgroup, self.subgroup_barrier) = (false, false),
             Capability::Coop => self.coop_side = None,
             Capability::Msl => self.msl = false,
@@ -119,6 +121,7 @@ impl Caps {
             subgroup: true,
             subgroup_size: 0,
             subgroup_barrier: features.contains(wgpu::Features::SUBGROUP_BARRIER),
+            half_subnormals: false,
             coop_side,
             msl: true,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),

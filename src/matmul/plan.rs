@@ -76,7 +76,8 @@ pub(super) fn variant(
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
         }
         let norm = spec.bindings.iter().any(|b| b.name == "gamma");
-        let halves = (a, out) == (DType::F16, DType::F16) && !norm && traits.rows != Rows::Ragged;
+        let of_halves = (a, out) == (DType::F16, DType::F16) && !norm && traits.rows != Rows::Ragged;
+        let halves = of_halves && caps.half_subnormals;
         let tile = choose_gemv(tier, m, n, weight.packets(), weight.format(), halves);
         if tier == Tier::Subgroup && caps.subgroup_size < 8 {
             return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));
