@@ -14,6 +14,7 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use wgmarlin::format::Format;
@@ -91,9 +92,15 @@ fn perplexity_of(args: &[&str]) -> f64 {
     value.unwrap_or_else(|| panic!("no perplexity in {out}"))
 }
 
+/// That of the weights as they are, which several tests compare with.
+fn exact_perplexity() -> f64 {
+    static EXACT: OnceLock<f64> = OnceLock::new();
+    *EXACT.get_or_init(|| perplexity("f32", "mse"))
+}
+
 #[test]
 fn quantisation_costs_little_and_the_searched_scale_less() {
-    let exact = perplexity("f32", "mse");
+    let exact = exact_perplexity();
     let cost = |weights, scale| perplexity(weights, scale) / exact - 1.0;
     let (int8, fp4, rounded) = (cost("int8", "mse"), cost("fp4", "mse"), cost("fp4", "absmax"));
     assert!(int8.abs() < 3e-3, "int8 changes the perplexity by {int8}");
@@ -104,7 +111,7 @@ fn quantisation_costs_little_and_the_searched_scale_less() {
 /// Limits about a hundredth above what was measured. Two bits ruin a model this small.
 #[test]
 fn other_formats_cost_what_they_should() {
-    let exact = perplexity("f32", "mse");
+    let exact = exact_perplexity();
     for (weights, most) in [
         ("bf16", 0.01),
         ("int8z", 0.013),

@@ -28,22 +28,23 @@ fn text(model: &str, args: &[&str]) -> (String, Option<[usize; 3]>) {
     (stdout, drafts)
 }
 
-/// Runs with and without drafts; the acceptance of those with.
-fn equal(model: &str, prompt: &str, size: &str, more: &[&str]) -> [usize; 3] {
+/// Runs without drafts and with drafts of each size; the acceptance of those with.
+fn equal<const N: usize>(model: &str, prompt: &str, sizes: [&str; N], more: &[&str]) -> [[usize; 3]; N] {
     let args = [&["--prompt", prompt, "--weights", "f32", "--max-new", "40"], more].concat();
     let (plain, none) = text(model, &args);
-    let (speculative, drafts) = text(model, &[&args[..], &["--speculative", size]].concat());
-    assert_eq!(speculative, plain, "{model} {prompt:?} {size} {more:?}");
     assert_eq!(none, None);
-    drafts.expect("a line about drafts")
+    sizes.map(|size| {
+        let (speculative, drafts) = text(model, &[&args[..], &["--speculative", size]].concat());
+        assert_eq!(speculative, plain, "{model} {prompt:?} {size} {more:?}");
+        drafts.expect("a line about drafts")
+    })
 }
 
 #[test]
 fn drafts_do_not_change_the_text() {
     let mut sum = [0; 3];
     for prompt in PROMPTS {
-        for size in ["1x1", "4x8", "3×20"] {
-            let drafts = equal("llama", prompt, size, &[]);
+        for drafts in equal("llama", prompt, ["1x1", "4x8", "3×20"], &[]) {
             sum = [0, 1, 2].map(|i| sum[i] + drafts[i]);
         }
     }
@@ -61,7 +62,7 @@ fn nor_do_they_in_any_cache() {
         &["--kv", "fp8"],
         &["--paged", "256"],
     ] {
-        let [accepted, ..] = equal("llama", PROMPTS[0], "4x6", more);
+        let [[accepted, ..]] = equal("llama", PROMPTS[0], ["4x6"], more);
         assert!(accepted > 5, "{accepted} drafts accepted with {more:?}");
     }
 }
@@ -71,7 +72,7 @@ fn nor_do_they_in_any_cache() {
 fn nor_do_they_in_other_models() {
     let long = "the quick brown fox jumps over the lazy dog and ".repeat(8);
     for model in ["mistral", "gemma2", "diffllama"] {
-        let [accepted, ..] = equal(model, &long, "4x8", &["--paged", "16"]);
+        let [[accepted, ..]] = equal(model, &long, ["4x8"], &["--paged", "16"]);
         assert!(accepted > 5, "{accepted} drafts accepted by {model}");
     }
 }
