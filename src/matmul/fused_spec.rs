@@ -108,7 +108,11 @@ fn gemv(tier: Tier, pair: bool, spec: &KernelSpec) -> Vec<Variant> {
 fn all(variants: Vec<Variant>, spec: &KernelSpec) -> Vec<Variant> {
     let of = |v: &Variant, name: &str| v.defines.iter().find(|d| d.0 == name).map(|d| d.1);
     let kept = |v: &Variant| spec.name == "norm_qgemv" || of(v, "TA") == of(v, "TO");
-    variants.into_iter().filter(kept).map(|v| fuse(v, spec)).collect()
+    // Those by pairs of halves have no norm.
+    let norm = spec.bindings.iter().any(|b| b.name == "gamma");
+    let flag = |v: &Variant, name| of(v, name) == Some(Def::Flag(true));
+    let pairs = |v: &Variant| flag(v, "HALVES") && !flag(v, "BYTES");
+    variants.into_iter().filter(|v| kept(v) && !(norm && pairs(v))).map(|v| fuse(v, spec)).collect()
 }
 
 /// Fuses into a plain specialisation what `spec` has bindings for.

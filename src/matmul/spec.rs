@@ -355,7 +355,7 @@ pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            let of_halves = dtypes == (DType::F16, DType::F16);
+            let of_halves = dtypes == (DType::F16, DType::F16) && traits.rows != Rows::Ragged;
             let tiles = gemv_tiles_for(tier, traits.format).filter(|t| !t.pairs || of_halves);
             all.extend(tiles.map(|tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
