@@ -109,16 +109,20 @@ fn all(variants: Vec<Variant>, spec: &KernelSpec) -> Vec<Variant> {
     let of = |v: &Variant, name: &str| v.defines.iter().find(|d| d.0 == name).map(|d| d.1);
     let kept = |v: &Variant| spec.name == "norm_qgemv" || of(v, "TA") == of(v, "TO");
     // Those by pairs of halves have no norm.
-    let norm = spec.bindings.iter().any(|b| b.name == "gamma");
+    let norm = has(spec, "gamma");
     let flag = |v: &Variant, name| of(v, name) == Some(Def::Flag(true));
     let pairs = |v: &Variant| flag(v, "HALVES") && !flag(v, "BYTES");
     variants.into_iter().filter(|v| kept(v) && !(norm && pairs(v))).map(|v| fuse(v, spec)).collect()
 }
 
+/// Whether a kernel has such a binding; `gamma` is that of a norm.
+pub(super) fn has(spec: &KernelSpec, binding: &str) -> bool {
+    spec.bindings.iter().any(|b| b.name == binding)
+}
+
 /// Fuses into a plain specialisation what `spec` has bindings for.
 pub(super) fn fuse(mut variant: Variant, spec: &KernelSpec) -> Variant {
-    let has = |name: &str| spec.bindings.iter().any(|b| b.name == name);
-    let (norm, split) = (has("gamma"), has("out_k"));
+    let (norm, split) = (has(spec, "gamma"), has(spec, "out_k"));
     for (name, value) in &mut variant.defines {
         match *name {
             "NORM" => *value = Def::Flag(norm),

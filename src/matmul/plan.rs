@@ -1,8 +1,8 @@
 //! The specialisation and the grid that serve a request.
 
-use super::fused_spec::fuse;
+use super::fused_spec::{fuse, has};
 use super::msl::{MslTile, msl_variant, wide_tiles};
-use super::spec::{coop_variant, gemm_variant, gemv_variant, packet};
+use super::spec::{coop_variant, gemm_variant, gemv_variant, packet, takes_pairs};
 use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_gemv};
 use super::weight::Weight;
 use crate::device::Caps;
@@ -75,9 +75,7 @@ pub(super) fn variant(
         if m > MAX_GEMV_ROWS {
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
         }
-        let norm = spec.bindings.iter().any(|b| b.name == "gamma");
-        let of_halves = (a, out) == (DType::F16, DType::F16) && !norm && traits.rows != Rows::Ragged;
-        let halves = of_halves && caps.half_subnormals;
+        let halves = caps.half_subnormals && !has(spec, "gamma") && takes_pairs((a, out), traits.rows);
         let tile = choose_gemv(tier, m, n, weight.packets(), weight.format(), halves);
         if tier == Tier::Subgroup && caps.subgroup_size < 8 {
             return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));

@@ -233,7 +233,7 @@ pub(super) fn gemv_variant(
         SPAN_UNITS = Def::Num(packet(traits.format) / 16 / spans),
     ]);
     if tier == Tier::Subgroup {
-        // Products of bytes err by 2⁻¹⁶ of the largest activation: enough for activations of 11 bits.
+        // Products of bytes err by 2⁻¹⁵ of the largest activation at most: enough for activations of 11 bits.
         let narrow = dtypes.0 != DType::F32;
         let bytes = rows == 1 && narrow && multiplies_bytes(traits.format);
         set(&mut defines, "BYTES", bytes);
@@ -351,12 +351,17 @@ pub(super) fn traits(formats: &[Format]) -> Vec<Traits> {
     all
 }
 
+/// Whether such activations and results may be multiplied by pairs of halves: see [`GemvTile::pairs`].
+pub(super) fn takes_pairs(dtypes: DTypes, rows: Rows) -> bool {
+    dtypes == (DType::F16, DType::F16) && rows != Rows::Ragged
+}
+
 pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            let of_halves = dtypes == (DType::F16, DType::F16) && traits.rows != Rows::Ragged;
-            let tiles = gemv_tiles_for(tier, traits.format).filter(|t| !t.pairs || of_halves);
+            let halves = takes_pairs(dtypes, traits.rows);
+            let tiles = gemv_tiles_for(tier, traits.format).filter(|t| !t.pairs || halves);
             all.extend(tiles.map(|tile| gemv_variant(tier, traits, dtypes, tile, pair)));
         }
     }
