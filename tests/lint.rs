@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use wgmarlin::CATALOGUE;
-use wgmarlin::device::MSL_CANARY;
+use wgmarlin::device::{MSL_CANARY, SPIRV_CANARY};
 use wgmarlin::kernel::Level;
 
 const MOST_LINES: usize = 500;
@@ -138,7 +138,7 @@ fn files_are_short() {
 #[test]
 fn every_shader_is_used() {
     let language = |path: &str| if path.ends_with(".metal") { "msl" } else { "wgsl" };
-    let specs = CATALOGUE.iter().copied().chain([&MSL_CANARY]);
+    let specs = CATALOGUE.iter().copied().chain([&MSL_CANARY, &SPIRV_CANARY]);
     let mut used: HashSet<String> = specs
         .flat_map(|spec| spec.tiers)
         .map(|tier| format!("{}/{}", language(tier.path), tier.path))

@@ -58,6 +58,11 @@ impl Plan {
         })
     }
 
+    /// naga's MSL is of the tiers that Metal runs.
+    fn includes_tier(&self, tier: Tier) -> bool {
+        tier == Tier::Msl || self.nagas && tier != Tier::Spirv
+    }
+
     /// Of the cases of an Msl tier every third quick one and every 32nd other, of those of another tier the first quick one (of
     /// Coop, of each dtype): a second of a core goes into building each one's kernel. `number` counts the cases of one level.
     fn includes(&self, tier: Tier, number: usize, level: Level) -> bool {
@@ -89,7 +94,7 @@ fn main() {
     };
     let mut trials = Vec::new();
     for &spec in CATALOGUE.iter().chain([&&MSL_CANARY]) {
-        for tier in spec.tiers.iter().map(|t| t.tier).filter(|&t| plan.nagas || t == Tier::Msl) {
+        for tier in spec.tiers.iter().map(|t| t.tier).filter(|&t| plan.includes_tier(t)) {
             let mut of_level: HashMap<(Level, &str), usize> = HashMap::new();
             for (number, case) in (spec.cases)().into_iter().enumerate() {
                 // Matrices do not take every dtype, so the first of each.

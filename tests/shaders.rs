@@ -6,13 +6,13 @@ use std::collections::HashSet;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgmarlin::audit::{Coverage, static_stages};
-use wgmarlin::device::MSL_CANARY;
+use wgmarlin::device::{MSL_CANARY, SPIRV_CANARY};
 use wgmarlin::kernel::{KernelSpec, TierSpec};
 use wgmarlin::{CATALOGUE, Tier};
 
 fn main() {
     let mut trials = Vec::new();
-    for &spec in CATALOGUE.iter().chain([&&MSL_CANARY]) {
+    for &spec in CATALOGUE.iter().chain([&&MSL_CANARY, &&SPIRV_CANARY]) {
         for tier in spec.tiers {
             let name = format!("{}::{}", spec.name, tier.tier.name());
             trials.push(Trial::test(name, move || check(spec, tier).map_err(Failed::from)));

@@ -30,7 +30,7 @@ struct Cli {
     /// Only this kernel.
     #[arg(long, value_name = "K")]
     kernel: Option<String>,
-    /// Only this tier: base, subgroup, coop or msl.
+    /// Only this tier: base, subgroup, coop, spirv or msl.
     #[arg(long, value_name = "T", value_parser = tier)]
     tier: Option<Tier>,
     /// `full` compiles the shaders with bounds checks.

@@ -5,7 +5,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Field, KernelSpec, Tier, TierSpec, Variant, compose};
+use crate::kernel::{Access, Field, KernelSpec, Tier, TierSpec, Variant, compose, spirv};
 
 /// What naga reads in a shader.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,7 +145,7 @@ fn reflect(module: &naga::Module) -> Reflection {
     reflection
 }
 
-/// Translates to SPIR-V, MSL and HLSL. A cooperative-matrix kernel has no HLSL, and MSL knows only matrices of side
+/// Translates to SPIR-V, of the Spirv tier with its matrices made of private arrays, MSL and HLSL. A cooperative-matrix kernel has no HLSL, and MSL knows only matrices of side
 /// 8: what naga or the language cannot do is named in the result; anything else is an error.
 ///
 /// # Errors
@@ -165,7 +165,10 @@ pub fn translate(
     let mut done = Vec::new();
 
     let options = spv::Options { lang_version: (1, 4), capabilities: None, ..spv::Options::default() };
-    spv::write_vec(module, info, &options, None).map_err(|e| fail("SPIR-V", e.to_string()))?;
+    let words = spv::write_vec(module, info, &options, None).map_err(|e| fail("SPIR-V", e.to_string()))?;
+    if tier.tier == Tier::Spirv {
+        spirv::fragments(&words).map_err(|why| fail("SPIR-V", why.to_string()))?;
+    }
     done.push("SPIR-V");
 
     if coop != 16 {

@@ -3,7 +3,7 @@
 
 use half::f16;
 
-use super::{Capability, Caps, Gpu, canary_msl};
+use super::{Capability, Caps, Gpu, canary_msl, canary_spirv};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -40,6 +40,11 @@ pub(super) async fn prove(gpu: &Gpu) -> Result<Caps> {
         } else if !caps.half_subnormals {
             caps.remove(Capability::Coop, "f16 products flush subnormals (the FP4 decoder relies on them)");
         }
+    }
+    if caps.spirv
+        && let Err(why) = canary_spirv::prove(gpu, &caps).await
+    {
+        caps.remove(Capability::Spirv, why);
     }
     if caps.msl
         && let Err(why) = canary_msl::prove(gpu).await

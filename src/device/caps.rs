@@ -12,19 +12,22 @@ pub enum Capability {
     Subgroup,
     /// Cooperative matrices, square, f16 inputs and f32 accumulators.
     Coop,
+    /// Vulkan passthrough kernels that fill cooperative matrices from registers.
+    Spirv,
     /// Metal passthrough kernels with simdgroup matrices.
     Msl,
 }
 
 impl Capability {
-    pub const ALL: [Capability; 4] =
-        [Capability::F16, Capability::Subgroup, Capability::Coop, Capability::Msl];
+    pub const ALL: [Capability; 5] =
+        [Capability::F16, Capability::Subgroup, Capability::Coop, Capability::Spirv, Capability::Msl];
 
     pub fn name(self) -> &'static str {
         match self {
             Capability::F16 => "f16",
             Capability::Subgroup => "subgroup",
             Capability::Coop => "coop",
+            Capability::Spirv => "spirv",
             Capability::Msl => "msl",
         }
     }
@@ -54,6 +57,8 @@ pub struct Caps {
     pub subgroup_barrier: bool,
     /// Tile side (8 or 16) of the usable cooperative matrices, if any.
     pub coop_side: Option<u32>,
+    /// SPIR-V kernels that fill cooperative matrices of side 16 from registers, on NVIDIA GPUs.
+    pub spirv: bool,
     /// MSL kernels with simdgroup matrices, on Apple GPUs.
     pub msl: bool,
     pub timestamps: bool,
@@ -76,6 +81,7 @@ impl Caps {
             Capability::F16 => self.f16,
             Capability::Subgroup => self.subgroup,
             Capability::Coop => self.coop_side.is_some(),
+            Capability::Spirv => self.spirv,
             Capability::Msl => self.msl,
         }
     }
@@ -97,7 +103,8 @@ impl Caps {
         match capability {
             Capability::F16 => (self.f16, self.half_subnormals) = (false, false),
             Capability::Subgroup => (self.subgroup, self.subgroup_barrier) = (false, false),
-            Capability::Coop => self.coop_side = None,
+            Capability::Coop => (self.coop_side, self.spirv) = (None, false),
+            Capability::Spirv => self.spirv = false,
             Capability::Msl => self.msl = false,
         }
     }
@@ -123,6 +130,7 @@ impl Caps {
             subgroup_barrier: features.contains(wgpu::Features::SUBGROUP_BARRIER),
             half_subnormals: false,
             coop_side,
+            spirv: true,
             msl: true,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             max_workgroup_storage: limits.max_compute_workgroup_storage_size,
@@ -159,11 +167,29 @@ impl Caps {
         if !(caps.f16 && caps.subgroup) {
             caps.remove(Capability::Coop, "needs f16 and subgroups");
         }
+        if let Some(why) = no_spirv(&info, features, coop_side) {
+            caps.remove(Capability::Spirv, why);
+        }
         if let Some(why) = no_msl(&info, features) {
             caps.remove(Capability::Msl, why);
         }
         caps
     }
+}
+
+/// Why SPIR-V kernels cannot run, if so. That lanes hold the elements that they are written for the canary finds out.
+fn no_spirv(
+    info: &wgpu::AdapterInfo,
+    features: wgpu::Features,
+    coop_side: Option<u32>,
+) -> Option<&'static str> {
+    if info.backend != wgpu::Backend::Vulkan {
+        return Some("the backend is not Vulkan");
+    }
+    if !features.contains(wgpu::Features::PASSTHROUGH_SHADERS) {
+        return Some("the device lacks PASSTHROUGH_SHADERS");
+    }
+    (coop_side != Some(16)).then_some("no cooperative matrices of side 16")
 }
 
 /// Why MSL kernels cannot run, if so. wgpu offers matrices also for the GPUs of Intel and AMD in older Macs, which may

@@ -2,6 +2,7 @@
 
 mod canary;
 mod canary_msl;
+mod canary_spirv;
 mod caps;
 pub(crate) mod compiler_log;
 mod memory;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) use canary::one_off;
 #[cfg(feature = "audit")]
 pub use canary_msl::MSL_CANARY;
+pub use canary_spirv::SPIRV_CANARY;
 pub use caps::{Capability, Caps};
 pub use compiler_log::install_logger;
 pub use memory::Readback;

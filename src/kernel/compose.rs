@@ -5,7 +5,8 @@
 //! * `//!include "common/grid.wgsl"` takes in a file of `wgsl/common/` (`msl/common/`), once, at its first mention;
 //! * `#if NAME`, `#if !NAME`, `#if NAME == value`, `#if NAME != value`, `#elif …`, `#else`, `#endif`, where `NAME`
 //!   must be among the defines;
-//! * `#for i COUNT` … `#endfor` writes its body COUNT times (a number, or a define that is one) with `{i}` replaced by 0, 1, …
+//! * `#for i COUNT` … `#endfor` writes its body COUNT times (a number, or a define that is one) with `{i}` replaced by 0, 1, …,
+//!   `{i+1}` by 1, 2, … and, in names, `{NAME}` by the define's number.
 //!   Register tiles are written this way: GPU compilers put arrays that are indexed in a loop into slow memory.
 //!
 //! `enable`, `requires` and `diagnostic` lines of WGSL are moved to the top, where it wants them. In MSL the defines are
@@ -225,7 +226,7 @@ impl Composer<'_> {
                 if line.trim() == "#endfor" {
                     return Err(failure(path, *number, "#endfor without #for".into()));
                 }
-                out.push((*number, line.clone()));
+                out.push((*number, self.numbered(line)));
                 rest = tail;
                 continue;
             };
@@ -241,14 +242,28 @@ impl Composer<'_> {
             });
             let (body, after) = tail.split_at(end.ok_or_else(|| fail("#for without #endfor".into()))?);
             for i in 0..count {
-                let index = i.to_string();
+                let (this, next) = (format!("{{{name}}}"), format!("{{{name}+1}}"));
+                let (index, above) = (i.to_string(), (i + 1).to_string());
                 let copy: Vec<_> =
-                    body.iter().map(|(n, l)| (*n, l.replace(&format!("{{{name}}}"), &index))).collect();
+                    body.iter().map(|(n, l)| (*n, l.replace(&this, &index).replace(&next, &above))).collect();
                 out.extend(self.unroll(path, &copy)?);
             }
             rest = &after[1..];
         }
         Ok(out)
+    }
+
+    /// The line with `{NAME}` replaced, where that is a numeric define.
+    fn numbered(&self, line: &str) -> String {
+        let mut out = line.to_string();
+        if line.contains('{') {
+            for (name, value) in self.defines {
+                if let Def::Num(number) = value {
+                    out = out.replace(&format!("{{{name}}}"), &number.to_string());
+                }
+            }
+        }
+        out
     }
 
     fn count(&self, text: &str) -> Result<u32, String> {

@@ -9,6 +9,7 @@ mod pipeline;
 mod plan;
 mod recorder;
 mod spec;
+pub(crate) mod spirv;
 
 #[cfg(feature = "audit")]
 pub(crate) use case::GUARD;

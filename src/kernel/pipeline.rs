@@ -9,6 +9,7 @@ use super::catalogue::find;
 use super::compose::{Composed, compose};
 use super::msl_library::{MetalLibraries, MslSource, passthrough};
 use super::spec::{Access, Defines, KernelSpec, Tier, TierSpec};
+use super::spirv;
 use crate::device::{Gpu, compiler_log};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -112,6 +113,12 @@ impl PipelineCache {
             });
         };
         let composed = compose(tier.path, tier.source, &key.defines)?;
+        let kernel = || format!("{} [{}]", spec.name, key.tier.name());
+        let words = match key.tier {
+            Tier::Spirv => spirv::translate(&composed, gpu.checked())
+                .map_err(|log| Error::Compile { kernel: kernel(), log })?,
+            _ => Vec::new(),
+        };
         let layout = self.layout(gpu, spec);
         gpu.check_lost()?;
         let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
@@ -119,6 +126,7 @@ impl PipelineCache {
         let ((module, pipeline), heard) = compiler_log::listen(|| {
             let module = match key.tier {
                 Tier::Msl => self.msl_module(gpu, spec, tier, &composed, key.threads),
+                Tier::Spirv => spirv_module(gpu, tier, &words, key.threads),
                 _ => wgsl_module(gpu, tier, &composed),
             };
             let pipeline = gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
@@ -145,9 +153,8 @@ impl PipelineCache {
                     .filter_map(|m| m.location)
                     .map(|l| format!("at {}\n", composed.origin(l.line_number as usize)))
                     .collect::<String>();
-                let kernel = format!("{} [{}]", spec.name, key.tier.name());
                 let heard = compiler_log::with_origins(&heard, &composed);
-                Err(Error::Compile { kernel, log: format!("{place}{heard}{error}") })
+                Err(Error::Compile { kernel: kernel(), log: format!("{place}{heard}{error}") })
             }
         }
     }
@@ -259,4 +266,19 @@ fn wgsl_module(gpu: &Gpu, tier: &TierSpec, composed: &Composed) -> wgpu::ShaderM
     // record functions have checked against the bound tensors, and the audit runs all cases with the
     // checks on (`--checks full`) and compares guard zones behind every output.
     unsafe { gpu.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+/// A module of the words that `spirv::translate` made.
+fn spirv_module(gpu: &Gpu, tier: &TierSpec, words: &[u32], threads: u32) -> wgpu::ShaderModule {
+    let entry =
+        wgpu::PassthroughShaderEntryPoint { name: tier.entry().into(), workgroup_size: (threads, 1, 1) };
+    let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+        label: Some(tier.path),
+        entry_points: std::borrow::Cow::Borrowed(std::slice::from_ref(&entry)),
+        spirv: Some(words.into()),
+        ..Default::default()
+    };
+    // SAFETY: naga has validated the WGSL that they come from, with checks of indices and loops where the other tiers have them,
+    // and the tests compare bindings and parameters with the declaration; the rest is as for modules without checks.
+    unsafe { gpu.device().create_shader_module_passthrough(descriptor) }
 }

@@ -13,19 +13,23 @@ pub enum Tier {
     Subgroup,
     /// WGSL with cooperative matrices.
     Coop,
+    /// SPIR-V with cooperative matrices that threads fill from registers, through wgpu's passthrough modules; see
+    /// `src/kernel/spirv.rs`.
+    Spirv,
     /// MSL with simdgroup matrices, through wgpu's passthrough modules.
     Msl,
 }
 
 impl Tier {
     /// Best last.
-    pub const ALL: [Tier; 4] = [Tier::Base, Tier::Subgroup, Tier::Coop, Tier::Msl];
+    pub const ALL: [Tier; 5] = [Tier::Base, Tier::Subgroup, Tier::Coop, Tier::Spirv, Tier::Msl];
 
     pub fn name(self) -> &'static str {
         match self {
             Tier::Base => "base",
             Tier::Subgroup => "subgroup",
             Tier::Coop => "coop",
+            Tier::Spirv => "spirv",
             Tier::Msl => "msl",
         }
     }
@@ -40,6 +44,7 @@ impl Tier {
             Tier::Base => None,
             Tier::Subgroup => Some(Capability::Subgroup),
             Tier::Coop => Some(Capability::Coop),
+            Tier::Spirv => Some(Capability::Spirv),
             Tier::Msl => Some(Capability::Msl),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::fused_cases as cases;
 use super::msl::msl_variants;
-use super::spec::{FIELDS, coop_variants, gemm_variants, gemv_variants};
+use super::spec::{FIELDS, coop_variants, fragment_variants, gemm_variants, gemv_variants};
 use crate::format::Format;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Tier, Variant, tier};
 
@@ -65,6 +65,7 @@ pub static QKV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || all(gemm_variants(Format::ALL, false), &QKV)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || all(coop_variants(Format::ALL, false), &QKV)),
+        tier!(Spirv, "matmul/gemm_coop.wgsl", || all(fragment_variants(false), &QKV)),
         tier!(Msl, "matmul/gemm.metal", || all(msl_variants(Format::ALL, false), &QKV)),
     ],
     cases: cases::qkv,

@@ -19,6 +19,7 @@ mod extreme_cases;
 mod fused;
 mod fused_cases;
 mod fused_spec;
+mod gemv_tiles;
 #[cfg(test)]
 mod invariance_tests;
 mod msl;

@@ -21,7 +21,8 @@ pub(super) fn qgemv() -> Vec<Spec> {
 
 /// Some rows, and a whole prompt.
 pub(super) fn qgemm() -> Vec<Spec> {
-    let fp4 = Spec::new(&QGEMM, Level::Perf, Format::Fp4, DType::F16, (32, 14336, 4096));
-    let rows = [16, 32, 64, 128, 256, 512, 4096].map(|m| int4(&QGEMM, (m, 14336, 4096)));
-    rows.into_iter().chain([fp4]).collect()
+    let fp4 =
+        [2, 4, 8, 32].map(|m| Spec::new(&QGEMM, Level::Perf, Format::Fp4, DType::F16, (m, 14336, 4096)));
+    let rows = [2, 4, 8, 16, 32, 64, 128, 256, 512, 4096].map(|m| int4(&QGEMM, (m, 14336, 4096)));
+    rows.into_iter().chain(fp4).collect()
 }

@@ -1,9 +1,10 @@
 //! The specialisation and the grid that serve a request.
 
 use super::fused_spec::{fuse, has};
+use super::gemv_tiles::choose_gemv;
 use super::msl::{MslTile, msl_variant, wide_tiles};
 use super::spec::{coop_variant, gemm_variant, gemv_variant, packet, takes_pairs};
-use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_gemv};
+use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_fragments};
 use super::weight::Weight;
 use crate::device::Caps;
 use crate::format::Format;
@@ -27,6 +28,8 @@ pub(super) struct Traits {
     pub rows: Rows,
     /// A packet of codes spans two groups.
     pub split_packet: bool,
+    /// See [`Weight::small_scales`].
+    pub small_scales: bool,
 }
 
 /// How rows of activations are loaded; see `wgsl/common/rows.wgsl`.
@@ -68,8 +71,12 @@ pub(super) fn variant(
     request: &Request,
     weight: &Weight,
 ) -> Result<(Defines, Needs), String> {
-    let traits =
-        Traits { format: weight.format(), rows: Rows::of(weight), split_packet: weight.split_packet() };
+    let traits = Traits {
+        format: weight.format(),
+        rows: Rows::of(weight),
+        split_packet: weight.split_packet(),
+        small_scales: tier == Tier::Spirv && weight.small_scales(),
+    };
     let Request { spec, m, n, a, out, pair } = *request;
     if spec.name.ends_with("gemv") {
         if m > MAX_GEMV_ROWS {
@@ -86,13 +93,16 @@ pub(super) fn variant(
         let tile = MslTile::choose(m, n, wide_tiles(traits.format, a));
         return Ok(fuse(msl_variant(tile, traits, (a, out), pair), spec).into());
     }
-    if tier != Tier::Coop {
+    if !matches!(tier, Tier::Coop | Tier::Spirv) {
         return Ok(fuse(gemm_variant(traits, (a, out), pair), spec).into());
     }
     if a == DType::F32 {
         return Err("cooperative matrices take f16 or bf16 activations".to_string());
     }
-    let tile = choose_coop(caps, m, n, traits.format.is_quantised())?;
+    let tile = match tier {
+        Tier::Spirv => choose_fragments(m, n).ok_or("more rows of activations than the tier takes")?,
+        _ => choose_coop(caps, m, n, traits.format.is_quantised())?,
+    };
     let step = tile.step(&tile.walk(packet(traits.format), traits.split_packet));
     let whole = weight.k().is_multiple_of(step as usize);
     let rows = if traits.rows == Rows::Exact && !whole { Rows::Padded } else { traits.rows };

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use super::cases;
+use super::gemv_tiles::{GemvTile, gemv_tiles_for, multiplies_bytes};
 use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
-use super::tiles::{CoopTile, GemvTile, Walk, coop_tiles, gemv_tiles_for, multiplies_bytes};
+use super::tiles::{CoopTile, Staging, Walk, coop_tiles, fragment_tiles};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
@@ -60,6 +61,7 @@ pub static QGEMM: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || gemm_variants(QUANTISED, false)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(QUANTISED, false)),
+        tier!(Spirv, "matmul/gemm_coop.wgsl", || fragment_variants(false)),
         tier!(Msl, "matmul/gemm.metal", || msl_variants(QUANTISED, false)),
     ],
     cases: cases::qgemm,
@@ -90,6 +92,7 @@ pub static GATE_UP: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemm.wgsl", || gemm_variants(Format::ALL, true)),
         tier!(Coop, "matmul/gemm_coop.wgsl", || coop_variants(Format::ALL, true)),
+        tier!(Spirv, "matmul/gemm_coop.wgsl", || fragment_variants(true)),
         tier!(Msl, "matmul/gemm.metal", || msl_variants(Format::ALL, true)),
     ],
     cases: cases::gate_up,
@@ -131,6 +134,7 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
         BOOK = Def::Flag(false),
         BYTES = Def::Flag(false),
         EARLY = Def::Flag(false),
+        SMALL_SCALES = Def::Flag(false),
         HALF_SCALES = Def::Flag(f16 && format.scales() == ScaleFormat::F16),
         STORED_ZEROS = Def::Flag(format.has_zeros()),
         QUANTISED = Def::Flag(format.is_quantised()),
@@ -272,20 +276,24 @@ pub(super) fn coop_variant(
     let walk = tile.walk(packet(traits.format), traits.split_packet);
     let rows = match traits.rows {
         // Columns past the end must be zeros where steps are longer than what exact rows are multiples of.
-        Rows::Exact if tile.own.is_none() && tile.step(&walk) > 64 => Rows::Padded,
+        Rows::Exact if tile.staging == Staging::Shared && tile.step(&walk) > 64 => Rows::Padded,
         rows => rows,
     };
     let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
     let halves = matches!(traits.format, Format::Fp4 | Format::Int4);
     set(&mut defines, "HALVES", halves);
+    set(&mut defines, "SMALL_SCALES", traits.small_scales);
     defines.extend(coop_defines(tile, &walk, vector_tiles));
     Variant { defines, needs: coop_needs(tile) }
 }
 
 /// What `wgsl/common/coop_product.wgsl` is specialised on.
 pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> Defines {
-    let threads = if tile.own.is_some() { tile.lanes } else { tile.threads() };
-    let a_tiles = tile.own.map_or(1, |own| own.a_tiles.min(walk.span / 8));
+    let (threads, a_tiles, own) = match tile.staging {
+        Staging::Own(own) => (tile.lanes, own.a_tiles.min(walk.span / 8), true),
+        _ => (tile.threads(), 1, false),
+    };
+    let a_halves = if tile.staging == (Staging::Fragments { far: false }) { 1 } else { 2 };
     defines![
         SIDE = Def::Num(tile.side),
         THREADS = Def::Num(tile.threads()),
@@ -300,7 +308,9 @@ pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> 
         VECTOR_TILES = Def::Flag(vector_tiles),
         BATCHED = Def::Flag(false),
         KN = Def::Flag(false),
-        OWN = Def::Flag(tile.own.is_some()),
+        OWN = Def::Flag(own),
+        FRAGMENTS = Def::Flag(matches!(tile.staging, Staging::Fragments { .. })),
+        A_HALVES = Def::Num(a_halves),
         A_STRIDE = Def::Num(tile.a_stride()),
         W_PARTS = Def::Num(tile.parts()),
         PART_FRAGS = Def::Num(tile.frags.1 / tile.parts()),
@@ -341,10 +351,10 @@ pub(super) fn traits(formats: &[Format]) -> Vec<Traits> {
     let mut all = Vec::new();
     for &format in formats {
         for rows in Rows::ALL {
-            all.push(Traits { format, rows, split_packet: false });
+            all.push(Traits { format, rows, split_packet: false, small_scales: false });
             // Groups of 16 divide K, so such rows are not ragged.
             if rows != Rows::Ragged && packet(format) == 32 && format.allows(Group::Size(16), 32) {
-                all.push(Traits { format, rows, split_packet: true });
+                all.push(Traits { format, rows, split_packet: true, small_scales: false });
             }
         }
     }
@@ -383,6 +393,22 @@ pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
                     all.push(coop_variant(tile, traits, dtypes, pair, false)); // Metal
                 }
             }
+        }
+    }
+    unique(all)
+}
+
+/// Of the Spirv tier, which takes quantised weights and few rows.
+pub(super) fn fragment_variants(pair: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    let small = |traits: Traits| {
+        let small = Traits { small_scales: true, ..traits };
+        [traits, small].into_iter().take(if traits.format == Format::Fp4 { 2 } else { 1 })
+    };
+    for traits in traits(QUANTISED).into_iter().flat_map(small) {
+        for tile in fragment_tiles() {
+            let narrow = super::DTYPES.into_iter().filter(|(a, _)| *a != DType::F32);
+            all.extend(narrow.map(|dtypes| coop_variant(tile, traits, dtypes, pair, true)));
         }
     }
     unique(all)

@@ -11,14 +11,21 @@ use crate::tensor::DType;
 pub(super) const MAX_GEMV_ROWS: usize = 8;
 /// As many where cooperative matrices of side 16 take quantised weights: their smallest tile costs less than five rows.
 const GEMV_ROWS_BESIDE_MATRICES: usize = 4;
+/// And where threads fill these from registers, which costs about as much for eight rows as for three.
+const GEMV_ROWS_BESIDE_FRAGMENTS: usize = 2;
 
 /// Rows of activations up to which a gemv kernel serves.
 fn gemv_rows(gpu: &Gpu, format: Format, a: DType) -> usize {
     let caps = gpu.caps();
-    let served = (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1)
-        && gpu.forced_tier().is_none_or(|tier| tier >= Tier::Coop);
-    let matrices = served && format.is_quantised() && a != DType::F32;
-    if matrices { GEMV_ROWS_BESIDE_MATRICES } else { MAX_GEMV_ROWS }
+    if !format.is_quantised() || a == DType::F32 {
+        return MAX_GEMV_ROWS;
+    }
+    let may = |tier| gpu.forced_tier().is_none_or(|forced| forced >= tier);
+    match (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1) {
+        true if caps.spirv && may(Tier::Spirv) => GEMV_ROWS_BESIDE_FRAGMENTS,
+        true if may(Tier::Coop) => GEMV_ROWS_BESIDE_MATRICES,
+        _ => MAX_GEMV_ROWS,
+    }
 }
 
 /// Whether a gemv kernel serves `m` rows; with a norm it does wherever it can, as it spares the norm's launch and workspace.
@@ -34,122 +41,6 @@ pub(super) fn kernel_for(gpu: &Gpu, m: usize, format: Format, a: DType) -> &'sta
     }
 }
 
-/// How a workgroup of a gemv kernel divides its work.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct GemvTile {
-    /// Rows of a: M rounded up to a power of two.
-    pub rows: u32,
-    /// Rows of w.
-    pub columns: u32,
-    pub threads: u32,
-    /// FP4 codes are multiplied by halves two at once; see `wgsl/common/pairs.wgsl`.
-    pub pairs: bool,
-}
-
-/// For the Base tier.
-const GEMV_BASE_TILES: [GemvTile; 4] =
-    [gemv_tile(1, 4, 64), gemv_tile(2, 4, 64), gemv_tile(4, 4, 64), gemv_tile(8, 4, 64)];
-/// For the Subgroup tier, by rows of a, falling columns and rising threads.
-const GEMV_TILES: [GemvTile; 15] = [
-    gemv_tile(1, 8, 32),
-    gemv_tile(1, 8, 64),
-    gemv_tile(1, 8, 128),
-    gemv_tile(1, 8, 256),
-    gemv_tile(1, 4, 64),
-    gemv_tile(1, 4, 128),
-    gemv_tile(1, 4, 256),
-    gemv_tile(2, 4, 64),
-    gemv_tile(2, 4, 128),
-    gemv_tile(4, 4, 64),
-    gemv_tile(4, 4, 128),
-    gemv_tile(8, 4, 64),
-    gemv_tile(8, 4, 128),
-    GemvTile { pairs: true, ..gemv_tile(1, 8, 128) },
-    GemvTile { pairs: true, ..gemv_tile(1, 4, 64) },
-];
-
-/// For the Msl tier: two SIMD-groups that take half of the columns each.
-const GEMV_MSL_TILES: [GemvTile; 4] =
-    [gemv_tile(1, 8, 64), gemv_tile(2, 8, 64), gemv_tile(4, 8, 64), gemv_tile(8, 8, 64)];
-
-/// Those of a tier.
-fn gemv_tiles(tier: Tier) -> &'static [GemvTile] {
-    match tier {
-        Tier::Base => &GEMV_BASE_TILES,
-        Tier::Msl => &GEMV_MSL_TILES,
-        _ => &GEMV_TILES,
-    }
-}
-
-/// Those that may meet such weights: see [`choose_gemv`].
-pub(super) fn gemv_tiles_for(tier: Tier, format: Format) -> impl Iterator<Item = GemvTile> {
-    let wide = !decodes_slowly(format);
-    let meets = move |t: &GemvTile| {
-        let of_one_row = if wide { t.columns == 8 } else { t.columns == 4 || t.threads == 64 };
-        tier != Tier::Subgroup || t.rows > 1 || if t.pairs { multiplies_pairs(format) } else { of_one_row }
-    };
-    gemv_tiles(tier).iter().copied().filter(meets)
-}
-
-const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
-    GemvTile { rows, columns, threads, pairs: false }
-}
-
-/// The tile for `m` ≤ 8 rows and a weight of `n` rows of so many packets, as measured on an H100 and an H200. How many threads of
-/// the Subgroup tier walk a row of w: few where there are workgroups enough to fill the GPU (dense rows are long and fewer
-/// threads then walk them in more steps), else enough for a packet each. Where decoding bounds the time, one row of a has
-/// workgroups of fewer rows of w, which leave less to do behind the last load, unless there are many. `halves` tells that
-/// activations and results are of f16, and none between.
-pub(super) fn choose_gemv(
-    tier: Tier,
-    m: usize,
-    n: usize,
-    packets: usize,
-    format: Format,
-    halves: bool,
-) -> GemvTile {
-    if tier == Tier::Subgroup && m == 1 && halves && multiplies_pairs(format) && n >= PAIRS_ROWS {
-        let columns = if n < 8000 && packets <= 128 { 4 } else { 8 };
-        return *GEMV_TILES.iter().find(|t| t.pairs && t.columns == columns).unwrap_or(&GEMV_TILES[0]);
-    }
-    let slow = m == 1 && decodes_slowly(format) && n < 32_000;
-    let most = if slow { 4 } else { u32::MAX };
-    let rows = m.next_power_of_two() as u32;
-    let of_rows = gemv_tiles(tier).iter().filter(|t| t.rows == rows && !t.pairs);
-    // The other tiers have one tile for a number of rows.
-    let columns = of_rows.clone().map(|t| t.columns).filter(|&c| c <= most).max();
-    let columns = columns.or(of_rows.clone().map(|t| t.columns).max()).unwrap_or(0);
-    let bytes = m == 1 && multiplies_bytes(format);
-    let threads = match (n / columns.max(1) as usize >= 1000 && !slow, format.is_quantised()) {
-        (true, false) => 32,
-        (true, true) if bytes && packets <= 128 => 128,
-        (true, true) => 64,
-        (false, _) if bytes => packets.next_power_of_two().min(128) as u32,
-        (false, _) => packets.next_power_of_two() as u32,
-    };
-    // The fewest threads that are enough, else the most that there are.
-    let mut tiles = of_rows.filter(|t| t.columns == columns);
-    let enough = tiles.clone().find(|t| t.threads >= threads);
-    *enough.or_else(|| tiles.next_back()).unwrap_or(&GEMV_TILES[0])
-}
-
-/// Formats of integers, which the Subgroup tier multiplies as bytes where activations have no more than 11 bits.
-pub(super) fn multiplies_bytes(format: Format) -> bool {
-    use Format::{Int2, Int3, Int4, Int4Zero, Int8, Int8Zero};
-    matches!(format, Int2 | Int3 | Int4 | Int4Zero | Int8 | Int8Zero)
-}
-
-/// Formats of FP4 codes.
-pub(super) fn multiplies_pairs(format: Format) -> bool {
-    matches!(format, Format::Fp4 | Format::Mxfp4 | Format::Nvfp4)
-}
-/// Rows of w from which on they are: the error of a few results may be far from that of many.
-const PAIRS_ROWS: usize = 1024;
-
-fn decodes_slowly(format: Format) -> bool {
-    format.is_quantised() && !multiplies_bytes(format)
-}
-
 /// A tiling of the `Coop` tier; see `wgsl/matmul/gemm_coop.wgsl`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CoopTile {
@@ -163,8 +54,19 @@ pub(crate) struct CoopTile {
     pub k: u32,
     /// Packets of w that each thread has in flight, at least; those of one step are always.
     pub ahead: u32,
-    /// Tiles of its own for each subgroup, which then walks without the others, if so.
-    pub own: Option<OwnTiles>,
+    pub staging: Staging,
+}
+
+/// How operands come into matrices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Staging {
+    /// Through tiles in workgroup memory that subgroups share: `wgsl/common/coop_walk.wgsl`.
+    Shared,
+    /// Through tiles of its own for each subgroup, which then walks without the others.
+    Own(OwnTiles),
+    /// From registers, in the Spirv tier: `wgsl/common/coop_walk_fragments.wgsl`.
+    /// Without `far` rows 8 to 15 of its matrices are zeros.
+    Fragments { far: bool },
 }
 
 /// See `wgsl/common/coop_walk_own.wgsl`.
@@ -191,20 +93,24 @@ impl CoopTile {
         self.tiles() + self.round() * self.scratch()
     }
     const fn tiles(&self) -> u32 {
-        let pairs = if self.own.is_some() { self.grid.2 } else { 1 };
+        let pairs = match self.staging {
+            Staging::Shared => 1,
+            Staging::Own(_) => self.grid.2,
+            Staging::Fragments { .. } => 0,
+        };
         pairs * (self.m() as u32 * self.a_stride() + self.n() as u32 / self.parts() * (self.k + 8)) * 2
     }
     pub const fn parts(&self) -> u32 {
-        match self.own {
-            Some(own) => own.parts,
-            None => 1,
+        match self.staging {
+            Staging::Own(own) => own.parts,
+            _ => 1,
         }
     }
     /// Halves from one row of the tile of a to the next.
     pub const fn a_stride(&self) -> u32 {
-        match self.own {
-            Some(own) => self.k * own.a_tiles + 8,
-            None => self.k + 8,
+        match self.staging {
+            Staging::Own(own) => self.k * own.a_tiles + 8,
+            _ => self.k + 8,
         }
     }
     /// One f32 matrix a subgroup.
@@ -222,19 +128,25 @@ impl CoopTile {
             let span = if split { each.min(16) } else { each };
             Walk { each, items, span, depth: (self.ahead / items).max(1) }
         };
-        if let Some(own) = self.own {
+        match self.staging {
+            Staging::Shared => {
+                let share = self.n() as u32 * self.k / self.threads();
+                of(share.min(packet), share / share.min(packet))
+            }
             // Eight elements of a packet at a time.
-            let items = self.n() as u32 / own.parts * self.k / 8 / self.lanes;
-            return Walk { depth: 1, ..of(packet, items) };
+            Staging::Own(own) => {
+                let items = self.n() as u32 / own.parts * self.k / 8 / self.lanes;
+                Walk { depth: 1, ..of(packet, items) }
+            }
+            Staging::Fragments { .. } => Walk { depth: self.ahead, ..of(packet, 1) },
         }
-        let share = self.n() as u32 * self.k / self.threads();
-        of(share.min(packet), share / share.min(packet))
     }
     /// Columns in a step of the whole workgroup, of packets of so many elements.
     pub fn step(&self, walk: &Walk) -> u32 {
-        match self.own {
-            Some(_) => self.grid.2 * self.k / 8 * walk.each,
-            None => self.k * walk.depth,
+        match self.staging {
+            Staging::Shared => self.k * walk.depth,
+            Staging::Own(_) => self.grid.2 * self.k / 8 * walk.each,
+            Staging::Fragments { .. } => self.grid.2 * 4 * walk.each,
         }
     }
     fn fits(&self, caps: &Caps) -> bool {
@@ -261,13 +173,13 @@ const fn coop(
     k: u32,
     ahead: u32,
 ) -> CoopTile {
-    CoopTile { side, lanes, grid, frags, k, ahead, own: None }
+    CoopTile { side, lanes, grid, frags, k, ahead, staging: Staging::Shared }
 }
 
 /// So many subgroups along K, each with tiles of its own, of 32 columns of w and 64 of a.
 const fn own((side, lanes): (u32, u32), subgroups: u32, frags: (u32, u32), parts: u32) -> CoopTile {
-    let own = Some(OwnTiles { parts, a_tiles: 2 });
-    CoopTile { side, lanes, grid: (1, 1, subgroups), frags, k: 32, ahead: 1, own }
+    let staging = Staging::Own(OwnTiles { parts, a_tiles: 2 });
+    CoopTile { side, lanes, grid: (1, 1, subgroups), frags, k: 32, ahead: 1, staging }
 }
 
 /// Matrices of side 16 and subgroups of 32 lanes, NVIDIA's. Two workgroups that share a core fill each other's waits, so tiles stay
@@ -380,6 +292,30 @@ pub(crate) fn choose_coop(
     fitting.clone().find(busy).or_else(|| fitting.next_back()).ok_or_else(none)
 }
 
+/// For the Spirv tier: a subgroup has so many matrices down and across, and four take a quarter of K each. What their registers leave
+/// room for beside them decides the speed: with eight subgroups it was one workgroup a core.
+const fn fragments(far: bool, frags: (u32, u32)) -> CoopTile {
+    CoopTile { staging: Staging::Fragments { far }, ..coop(SIDE_16, (1, 1, 4), frags, 32, 1) }
+}
+/// By rows of activations, the largest first.
+static FRAGMENTS: [(usize, &[CoopTile]); 4] = [
+    (8, &[fragments(false, (1, 2))]),
+    (16, &[fragments(true, (1, 4)), fragments(true, (1, 2))]),
+    (32, &[fragments(true, (2, 4)), fragments(true, (2, 2))]),
+    (64, &[fragments(true, (4, 4)), fragments(true, (4, 2))]),
+];
+
+/// Every tile of the Spirv tier.
+pub(crate) fn fragment_tiles() -> impl Iterator<Item = &'static CoopTile> {
+    FRAGMENTS.iter().flat_map(|(_, tiles)| tiles.iter())
+}
+
+/// The tile of the Spirv tier for so many rows, if they are few enough to be served.
+pub(crate) fn choose_fragments(m: usize, n: usize) -> Option<&'static CoopTile> {
+    let (_, tiles) = FRAGMENTS.iter().find(|(most, _)| m <= *most)?;
+    tiles.iter().find(|t| n.div_ceil(t.n()) >= BUSY).or(tiles.last())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,33 +342,6 @@ mod tests {
         ] {
             assert_eq!(kernel_for(&gpu, m, format, DType::F32).name, want, "{m}");
         }
-    }
-
-    #[test]
-    fn gemv_tiles_change_at_powers_of_two() {
-        for tier in [Tier::Base, Tier::Subgroup, Tier::Msl] {
-            let rows = |m| choose_gemv(tier, m, 14336, 128, Format::Fp4, true).rows;
-            assert_eq!([1, 2, 3, 4, 5, 8].map(rows), [1, 2, 4, 4, 8, 8]);
-        }
-        let tile = |n, packets, format| {
-            let GemvTile { columns, threads, .. } = choose_gemv(Tier::Subgroup, 1, n, packets, format, false);
-            (columns, threads)
-        };
-        assert_eq!([128, 129].map(|p| tile(8000, p, Format::Int4)), [(8, 128), (8, 64)]);
-        assert_eq!([7999, 8000].map(|n| tile(n, 256, Format::Int4)), [(8, 128), (8, 64)]);
-        assert_eq!([7999, 8000].map(|n| tile(n, 512, Format::F16)), [(8, 256), (8, 32)]);
-        assert_eq!([31_999, 32_000].map(|n| tile(n, 128, Format::Fp4)), [(4, 128), (8, 64)]);
-        let threads = |format| [1, 32, 33, 64, 65, 129].map(|p| tile(8, p, format).1);
-        assert_eq!(threads(Format::Int4), [32, 32, 64, 64, 128, 128]);
-        assert_eq!(threads(Format::Nf4), [64, 64, 64, 64, 128, 256]);
-        let pairs = |(m, n, packets), format| {
-            let tile = choose_gemv(Tier::Subgroup, m, n, packets, format, true);
-            tile.pairs.then_some(tile.columns)
-        };
-        let at =
-            [(1, 1023, 128), (1, 1024, 128), (1, 1024, 129), (1, 7999, 128), (1, 8000, 128), (2, 8000, 128)];
-        assert_eq!(at.map(|m| pairs(m, Format::Mxfp4)), [None, Some(4), Some(8), Some(4), Some(8), None]);
-        assert_eq!([Format::Int4, Format::Nf4].map(|f| pairs(at[4], f)), [None, None]);
     }
 
     #[test]
@@ -483,11 +392,23 @@ mod tests {
     }
 
     #[test]
+    fn fragments_change_where_the_table_says() {
+        let of = |m, n| choose_fragments(m, n).map(|t| (t.m(), t.n(), t.staging));
+        let far = |far| Staging::Fragments { far };
+        assert_eq!([1, 8].map(|m| of(m, 64)), [Some((16, 32, far(false))); 2]);
+        assert_eq!([9, 16].map(|m| of(m, 6080)), [Some((16, 32, far(true))); 2]);
+        assert_eq!([16, 17, 32].map(|m| of(m, 6081).map(|t| t.0)), [Some(16), Some(32), Some(32)]);
+        assert_eq!([33, 64].map(|m| of(m, 6081)), [Some((64, 64, far(true))); 2]);
+        assert_eq!(of(65, 6081), None);
+    }
+
+    #[test]
     fn every_tile_can_be_divided() {
-        for tile in coop_tiles(true) {
-            let CoopTile { side, lanes, grid, frags, k, own, .. } = *tile;
+        for tile in coop_tiles(true).into_iter().chain(fragment_tiles()) {
+            let CoopTile { side, lanes, grid, frags, k, staging, .. } = *tile;
             // Whole matrices of a step for every subgroup; whole eights of a and whole chunks of w for every thread.
-            let (columns, threads) = own.map_or((k / grid.2, tile.threads()), |_| (k, lanes));
+            let shared = staging == Staging::Shared;
+            let (columns, threads) = if shared { (k / grid.2, tile.threads()) } else { (k, lanes) };
             assert!(columns.is_multiple_of(side), "{tile:?}");
             assert!(frags.1.is_multiple_of(tile.parts()), "{tile:?}");
             assert!((tile.m() as u32 * k).is_multiple_of(8 * threads), "{tile:?}");

@@ -19,6 +19,7 @@ pub struct Weight {
     k: usize,
     group: usize,
     row_words: usize,
+    small_scales: bool,
     parts: Vec<Part>,
 }
 
@@ -55,7 +56,8 @@ impl Weight {
     pub fn upload_in_parts(gpu: &Gpu, matrix: &PackedMatrix, max_bytes: u64) -> Result<Weight> {
         matrix.check(KERNEL)?;
         let PackedMatrix { format, n, k, group, row_words, .. } = *matrix;
-        let mut weight = Weight { format, n, k, group, row_words, parts: Vec::new() };
+        let small_scales = format == Format::Fp4 && matrix.scales.iter().all(|s| s.to_f32().abs() < 4.0);
+        let mut weight = Weight { format, n, k, group, row_words, small_scales, parts: Vec::new() };
         let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
         let groups = matrix.groups();
         for first in (0..n).step_by(rows) {
@@ -114,7 +116,9 @@ impl Weight {
     ) -> Result<Weight> {
         const KERNEL: &str = "Weight::alloc";
         let Shape { group, row_words, .. } = Shape::new(KERNEL, format, n, k, group)?;
-        let mut weight = Weight { format, n, k, group, row_words, parts: Vec::new() };
+        // Nobody knows the scales yet.
+        let small_scales = false;
+        let mut weight = Weight { format, n, k, group, row_words, small_scales, parts: Vec::new() };
         let step = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
         let groups = weight.groups();
         for first in (0..n).step_by(step) {
@@ -168,7 +172,15 @@ impl Weight {
         if n == 0 || k == 0 || !row_bytes.is_multiple_of(32) {
             return Err(Error::shape(KERNEL, "values", values.shape(), "rows of a multiple of 32 bytes"));
         }
-        let mut weight = Weight { format, n, k, group: 0, row_words: row_bytes / 4, parts: Vec::new() };
+        let mut weight = Weight {
+            format,
+            n,
+            k,
+            group: 0,
+            row_words: row_bytes / 4,
+            small_scales: false,
+            parts: Vec::new(),
+        };
         let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
         // Eight rows of 32 bytes or more begin where a binding may.
         let rows = if rows < n && rows > 8 { rows & !7 } else { rows };
@@ -224,6 +236,10 @@ impl Weight {
     /// Whether a packet spans two groups.
     pub(crate) fn split_packet(&self) -> bool {
         self.format.is_quantised() && self.group < packet(self.format) as usize && self.group < self.k
+    }
+    /// FP4 whose scales are halves also times 2¹⁴, the unit of codes as they are decoded: that spares a product for each pair.
+    pub(crate) fn small_scales(&self) -> bool {
+        self.small_scales
     }
     /// Rows of each part but the last.
     fn rows_of_parts(&self, gpu: &Gpu, kernel: &'static str, max_bytes: u64) -> Result<usize> {

@@ -25,8 +25,10 @@ const SIZE_W = TILES * PART_ROWS * STRIDE_W;
 // A thread fetches A_ITEMS times eight activations and W_ITEMS times W_EACH weights (of one packet) per step, or so many for each
 // part of a subgroup's own; SPAN weights share a scale.
 
+#if FRAGMENTS
+//!include "common/fragment.wgsl"
 // Metal's loads want scalar arrays; elsewhere vectors make the stores wide.
-#if VECTOR_TILES
+#elif VECTOR_TILES
 var<workgroup> tile_a: array<vec4<f16>, TILES * TILE_M * A_STRIDE / 4u>;
 var<workgroup> tile_w: array<vec4<f16>, SIZE_W / 4u>;
 const UNIT = 4u;
@@ -72,7 +74,9 @@ fn main(
 #endfor
 #endfor
 #endfor
-#if OWN
+#if FRAGMENTS
+//!include "common/coop_walk_fragments.wgsl"
+#elif OWN
 //!include "common/coop_walk_own.wgsl"
 #else
 //!include "common/coop_walk.wgsl"
@@ -147,25 +151,17 @@ fn sum_of(at: u32) -> f32 {
     return sum;
 }
 
-fn put_a(at: u32, x: Eight) {
+struct HalfEight { lo: vec4<f16>, hi: vec4<f16> }
+
+// Activations in the order of the weights that put_w() or weights() decodes.
+fn half_activations(x: Eight) -> HalfEight {
     let lo = vec4<f16>(half_range(x.lo));
     let hi = vec4<f16>(half_range(x.hi));
 #if HALVES
     // In the order of half_weights().
-    let first = vec4<f16>(lo.x, hi.x, lo.y, hi.y);
-    let second = vec4<f16>(lo.z, hi.z, lo.w, hi.w);
+    return HalfEight(vec4<f16>(lo.x, hi.x, lo.y, hi.y), vec4<f16>(lo.z, hi.z, lo.w, hi.w));
 #else
-    let first = lo;
-    let second = hi;
-#endif
-#if VECTOR_TILES
-    tile_a[at / 4u] = first;
-    tile_a[at / 4u + 1u] = second;
-#else
-#for e 4
-    tile_a[at + {e}u] = first[{e}];
-    tile_a[at + 4u + {e}u] = second[{e}];
-#endfor
+    return HalfEight(lo, hi);
 #endif
 }
 
@@ -175,6 +171,20 @@ fn half_range(x: vec4<f32>) -> vec4<f32> {
     return clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0));
 #else
     return x;
+#endif
+}
+
+#if !FRAGMENTS
+fn put_a(at: u32, x: Eight) {
+    let values = half_activations(x);
+#if VECTOR_TILES
+    tile_a[at / 4u] = values.lo;
+    tile_a[at / 4u + 1u] = values.hi;
+#else
+#for e 4
+    tile_a[at + {e}u] = values.lo[{e}];
+    tile_a[at + 4u + {e}u] = values.hi[{e}];
+#endfor
 #endif
 }
 
@@ -189,3 +199,4 @@ fn store_w(at: u32, lo: vec4<f16>, hi: vec4<f16>) {
 #endfor
 #endif
 }
+#endif

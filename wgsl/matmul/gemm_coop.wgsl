@@ -22,8 +22,15 @@ fn fetch_packet(row: u32, k: u32) -> Packet {
 #if HALVES
 alias Affine = f16;
 fn fetch_affine(row: u32, k: u32) -> Affine { return scales[row * params.groups + scale_group(k)]; }
+// Done once for a span, and not right after the load.
+#if SMALL_SCALES
+fn ready(affine: Affine) -> Affine { return affine * f16(CODE_UNIT); }
+#else
+fn ready(affine: Affine) -> Affine { return affine; }
+#endif
 #else
 alias Affine = vec2<f32>;
+fn ready(affine: Affine) -> Affine { return affine; }
 fn fetch_affine(row: u32, k: u32) -> Affine {
     let group = scale_group(k);
     let scale = load_scale(row, group);
@@ -31,20 +38,24 @@ fn fetch_affine(row: u32, k: u32) -> Affine {
 }
 #endif
 
-fn put_w(at: u32, packet: Packet, chunk: u32, affine: Affine) {
+fn weights(packet: Packet, chunk: u32, affine: Affine) -> HalfEight {
 #if HALVES
     let w = half_weights(packet, chunk, affine);
-    let lo = w.lo;
-    let hi = w.hi;
+    return HalfEight(w.lo, w.hi);
 #else
     let codes = decode(packet, chunk);
 #if QUANTISED
-    let lo = vec4<f16>(fma(codes.lo, vec4<f32>(affine.x), vec4<f32>(affine.y)));
-    let hi = vec4<f16>(fma(codes.hi, vec4<f32>(affine.x), vec4<f32>(affine.y)));
+    let lo = fma(codes.lo, vec4<f32>(affine.x), vec4<f32>(affine.y));
+    let hi = fma(codes.hi, vec4<f32>(affine.x), vec4<f32>(affine.y));
+    return HalfEight(vec4<f16>(lo), vec4<f16>(hi));
 #else
-    let lo = vec4<f16>(codes.lo);
-    let hi = vec4<f16>(codes.hi);
+    return HalfEight(vec4<f16>(codes.lo), vec4<f16>(codes.hi));
 #endif
 #endif
-    store_w(at, lo, hi);
 }
+#if !FRAGMENTS
+fn put_w(at: u32, packet: Packet, chunk: u32, affine: Affine) {
+    let w = weights(packet, chunk, affine);
+    store_w(at, w.lo, w.hi);
+}
+#endif

@@ -27,8 +27,12 @@ fn half_codes(p: Packet, chunk: u32) -> Halves {
 }
 fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
     let v = half_codes(p, chunk);
+#if SMALL_SCALES
+    return Halves(v.lo * scale, v.hi * scale);
+#else
     // The unit by itself, which is exact: times a large scale it would overflow.
     let unit = vec4<f16>(f16(CODE_UNIT));
     return Halves(v.lo * unit * scale, v.hi * unit * scale);
+#endif
 }
 #endif

@@ -1,0 +1,85 @@
+// The walk of subgroups that decode w in registers into their matrices' elements, without workgroup memory, each for every GRID_Kth
+// slice of K. Four neighbouring lanes hold four neighbouring packets of a row of w, and the same columns of rows of a: K is summed in
+// that order.
+    const SLICE = 4u * W_EACH;
+    const STEP = GRID_K * SLICE;
+    let own_k = subgroup / (GRID_M * GRID_N) * SLICE + lane % 4u * W_EACH;
+    let near = lane / 4u;
+#for i FRAG_M
+#for h A_HALVES
+    let a_row_{i}_{h} = min(m0 + frag_m + {i}u * SIDE + {h}u * 8u + near, params.m - 1u);
+    var a_{i}_{h} = load_eight(a_row_{i}_{h}, own_k);
+#endfor
+#endfor
+#for j FRAG_N
+#for h 2
+    let w_row_{j}_{h} = min(n0 + frag_n + {j}u * SIDE + {h}u * 8u + near, params.n - 1u);
+#for d DEPTH
+    var w_{j}_{h}_{d} = fetch_packet(w_row_{j}_{h}, own_k + {d}u * STEP);
+#for s SPANS
+    var affine_{j}_{h}_{s}_{d} = fetch_affine(w_row_{j}_{h}, own_k + {d}u * STEP + {s}u * SPAN);
+#endfor
+#endfor
+#endfor
+#endfor
+    for (var k0 = 0u; k0 < params.k; k0 += STEP) {
+        let k = own_k + k0;
+        // Loads for the next step; past the end of K they repeat the last ones.
+#for j FRAG_N
+#for h 2
+        let w_{j}_{h}_{DEPTH} = fetch_packet(w_row_{j}_{h}, k + DEPTH * STEP);
+#for s SPANS
+        let affine_{j}_{h}_{s}_{DEPTH} = fetch_affine(w_row_{j}_{h}, k + DEPTH * STEP + {s}u * SPAN);
+#endfor
+#endfor
+#endfor
+#for s SPANS
+#for j FRAG_N
+#for h 2
+        let scale_{j}_{h}_{s} = ready(affine_{j}_{h}_{s}_0);
+#endfor
+#endfor
+#for c SPAN_CHUNKS
+        {
+            const AT = {s}u * SPAN + {c}u * 8u;
+#for i FRAG_M
+            let near_a_{i} = half_activations(widen(a_{i}_0, k + AT));
+#if A_HALVES == 2
+            let far_a_{i} = half_activations(widen(a_{i}_1, k + AT));
+#else
+            let far_a_{i} = HalfEight();
+#endif
+            let a_lo_{i} = fragment_a(near_a_{i}.lo, far_a_{i}.lo);
+            let a_hi_{i} = fragment_a(near_a_{i}.hi, far_a_{i}.hi);
+#for h A_HALVES
+            if AT + 8u == W_EACH {
+                a_{i}_{h} = load_eight(a_row_{i}_{h}, k + STEP);
+            } else {
+                a_{i}_{h} = load_nth_eight(a_row_{i}_{h}, k, AT / 8u + 1u);
+            }
+#endfor
+#endfor
+#for j FRAG_N
+            let near_w_{j} = weights(w_{j}_0_0, AT / 8u, scale_{j}_0_{s});
+            let far_w_{j} = weights(w_{j}_1_0, AT / 8u, scale_{j}_1_{s});
+            let w_lo_{j} = fragment_b(near_w_{j}.lo, far_w_{j}.lo);
+            let w_hi_{j} = fragment_b(near_w_{j}.hi, far_w_{j}.hi);
+#for i FRAG_M
+            sum_{i}_0{j} = coopMultiplyAdd(a_lo_{i}, w_lo_{j}, sum_{i}_0{j});
+            sum_{i}_0{j} = coopMultiplyAdd(a_hi_{i}, w_hi_{j}, sum_{i}_0{j});
+#endfor
+#endfor
+        }
+#endfor
+#endfor
+#for j FRAG_N
+#for h 2
+#for d DEPTH
+        w_{j}_{h}_{d} = w_{j}_{h}_{d+1};
+#for s SPANS
+        affine_{j}_{h}_{s}_{d} = affine_{j}_{h}_{s}_{d+1};
+#endfor
+#endfor
+#endfor
+#endfor
+    }
