@@ -108,7 +108,7 @@ impl Handed<'_> {
             return Ok(MslText { text, entry, threadgroup: Vec::new(), origins: Some(composed) });
         }
         let variant = Variant { defines: self.defines.clone(), needs: self.needs };
-        let parsed = parse(self.spec, tier, &variant)?;
+        let parsed = parse(self.spec, tier, &variant, &composed)?;
         nagas_msl(&parsed.module, &parsed.info, self.spec.bindings.len()).map_err(|log| {
             let kernel = format!("{} [{}]", self.spec.name, self.tier.name());
             Error::Compile { kernel, log }

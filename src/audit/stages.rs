@@ -192,8 +192,8 @@ pub fn static_stages(
         if tier.tier == Tier::Msl {
             return disagree(&reflect_msl(spec, tier, variant).map_err(at(Stage::Validate))?);
         }
-        compose(tier.path, tier.source, &variant.defines).map_err(at(Stage::Compose))?;
-        let parsed = parse(spec, tier, variant).map_err(at(Stage::Validate))?;
+        let composed = compose(tier.path, tier.source, &variant.defines).map_err(at(Stage::Compose))?;
+        let parsed = parse(spec, tier, variant, &composed).map_err(at(Stage::Validate))?;
         disagree(&parsed.reflection)?;
         translate(spec, tier, variant, &parsed).map(drop).map_err(at(Stage::Translate))
     })?;

@@ -5,7 +5,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Access, Field, KernelSpec, Tier, TierSpec, Variant, compose, spirv};
+use crate::kernel::{Access, Composed, Field, KernelSpec, Tier, TierSpec, Variant, spirv};
 
 /// What naga reads in a shader.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,12 +39,11 @@ pub struct Parsed {
     pub reflection: Reflection,
 }
 
-/// Composes, parses and validates one variant.
+/// Parses and validates the text of one variant.
 ///
 /// # Errors
 /// [`Error::Compile`] with the original file and line.
-pub fn parse(spec: &KernelSpec, tier: &TierSpec, variant: &Variant) -> Result<Parsed> {
-    let composed = compose(tier.path, tier.source, &variant.defines)?;
+pub fn parse(spec: &KernelSpec, tier: &TierSpec, variant: &Variant, composed: &Composed) -> Result<Parsed> {
     let fail = |line: Option<u32>, log: String| Error::Compile {
         kernel: format!("{} [{}] {:?}", spec.name, tier.tier.name(), variant.defines),
         log: format!("{}: {log}", line.map_or(tier.path.to_string(), |l| composed.origin(l as usize))),

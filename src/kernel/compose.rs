@@ -9,8 +9,10 @@
 //!   `{i+1}` by 1, 2, … and, in names, `{NAME}` by the define's number.
 //!   Register tiles are written this way: GPU compilers put arrays that are indexed in a loop into slow memory.
 //!
-//! `enable`, `requires` and `diagnostic` lines of WGSL are moved to the top, where it wants them. In MSL the defines are
+//! Lines that are comments are left out. `enable`, `requires` and `diagnostic` lines of WGSL are moved to the top, where it wants them. In MSL the defines are
 //! preceded by `#include <metal_stdlib>` and `using namespace metal;`, and `#define` and `#pragma` lines stay as they are.
+
+use std::borrow::Cow;
 
 use super::spec::{Def, Defines};
 use crate::error::{Error, Result};
@@ -103,7 +105,7 @@ pub fn compose(path: &'static str, source: &'static str, defines: &Defines) -> R
     let mut lines = composer.head;
     let preamble = language.preamble().iter().map(|line| line.to_string());
     let declared = defines.iter().filter_map(|(name, value)| language.declare(name, *value));
-    lines.extend(preamble.chain(declared).map(|text| (text, ("defines", 0))));
+    lines.extend(preamble.chain(declared).map(|text| (Cow::Owned(text), ("defines", 0))));
     lines.extend(composer.body);
     let mut text = String::new();
     for (line, _) in &lines {
@@ -131,7 +133,9 @@ fn replaced(path: &str) -> Option<&'static str> {
     Some(Box::leak(text.into_boxed_str())) // as long-lived as what it stands for
 }
 
-type Line = (String, (&'static str, usize));
+/// Most lines are those of the file.
+type Text = Cow<'static, str>;
+type Line = (Text, (&'static str, usize));
 
 struct Composer<'a> {
     language: Language,
@@ -158,8 +162,8 @@ impl Composer<'_> {
         #[cfg(feature = "audit")]
         let source = replaced(path).unwrap_or(source);
         let mut blocks: Vec<Block> = Vec::new();
-        let numbered: Vec<(usize, String)> =
-            source.lines().enumerate().map(|(i, line)| (i + 1, line.to_string())).collect();
+        let numbered: Vec<(usize, Text)> =
+            source.lines().enumerate().map(|(i, line)| (i + 1, Cow::Borrowed(line))).collect();
         for (number, line) in self.unroll(path, &numbered)? {
             let place = (path, number);
             let fail = |why: String| failure(path, number, why);
@@ -192,6 +196,8 @@ impl Composer<'_> {
             } else if word.starts_with('#') && !self.language.keeps(word) {
                 return Err(fail(format!("unknown directive {word:?}")));
             } else if !live {
+            } else if word.starts_with("//") && !word.starts_with("//!") {
+                // A compiler has no use for it.
             } else if let Some(rest) = word.strip_prefix("//!include ") {
                 let name = rest.trim().trim_matches('"');
                 let Some(&(file, text)) = INCLUDES.iter().find(|(file, _)| *file == name) else {
@@ -205,7 +211,7 @@ impl Composer<'_> {
                 && ["enable ", "requires ", "diagnostic("].iter().any(|d| word.starts_with(d))
             {
                 if !self.head.iter().any(|(text, _)| text == word) {
-                    self.head.push((word.to_string(), place));
+                    self.head.push((Cow::Owned(word.to_string()), place));
                 }
             } else {
                 self.body.push((line, place));
@@ -218,7 +224,7 @@ impl Composer<'_> {
     }
 
     /// Expands `#for` blocks, outermost first, so that inner counts and conditions may depend on outer indices.
-    fn unroll(&self, path: &str, lines: &[(usize, String)]) -> Result<Vec<(usize, String)>> {
+    fn unroll(&self, path: &str, lines: &[(usize, Text)]) -> Result<Vec<(usize, Text)>> {
         let mut out = Vec::new();
         let mut rest = lines;
         while let Some(((number, line), tail)) = rest.split_first() {
@@ -244,8 +250,11 @@ impl Composer<'_> {
             for i in 0..count {
                 let (this, next) = (format!("{{{name}}}"), format!("{{{name}+1}}"));
                 let (index, above) = (i.to_string(), (i + 1).to_string());
-                let copy: Vec<_> =
-                    body.iter().map(|(n, l)| (*n, l.replace(&this, &index).replace(&next, &above))).collect();
+                let replaced = |line: &Text| match line.contains('{') {
+                    true => Cow::Owned(line.replace(&this, &index).replace(&next, &above)),
+                    false => line.clone(),
+                };
+                let copy: Vec<_> = body.iter().map(|(n, line)| (*n, replaced(line))).collect();
                 out.extend(self.unroll(path, &copy)?);
             }
             rest = &after[1..];
@@ -254,12 +263,13 @@ impl Composer<'_> {
     }
 
     /// The line with `{NAME}` replaced, where that is a numeric define.
-    fn numbered(&self, line: &str) -> String {
-        let mut out = line.to_string();
-        if line.contains('{') {
+    fn numbered(&self, line: &Text) -> Text {
+        let mut out = line.clone();
+        let named = |at: (usize, &str)| line[at.0 + 1..].starts_with(|c: char| c.is_ascii_uppercase());
+        if line.match_indices('{').any(named) {
             for (name, value) in self.defines {
                 if let Def::Num(number) = value {
-                    out = out.replace(&format!("{{{name}}}"), &number.to_string());
+                    out = Cow::Owned(out.replace(&format!("{{{name}}}"), &number.to_string()));
                 }
             }
         }
@@ -283,10 +293,10 @@ impl Composer<'_> {
             found.map(|(_, v)| *v).ok_or_else(|| format!("unknown name {:?}", name.trim()))
         };
         if let Some((name, want)) = text.split_once("!=") {
-            return Ok(value(name)?.to_string() != want.trim());
+            return Ok(!value(name)?.is(want.trim()));
         }
         if let Some((name, want)) = text.split_once("==") {
-            return Ok(value(name)?.to_string() == want.trim());
+            return Ok(value(name)?.is(want.trim()));
         }
         let (name, negate) = text.strip_prefix('!').map_or((text, false), |name| (name, true));
         match value(name)? {
@@ -319,6 +329,14 @@ mod tests {
         );
         let want = "enable f16;\nconst FAST: bool = true;\nconst SIDE: u32 = 8u;\nfast\nfour\n";
         assert_eq!(text.ok().as_deref(), Some(want));
+    }
+
+    #[test]
+    fn loops_number_names() {
+        let text =
+            composed("#for i 2\nlet x_{i+1} = x_{i} + {SIDE}u; // {T}\n#endfor\n  // a comment\nx_{SIDE}\n");
+        let want = "let x_1 = x_0 + 8u; // {T}\nlet x_2 = x_1 + 8u; // {T}\nx_8\n";
+        assert!(text.is_ok_and(|text| text.ends_with(want)));
     }
 
     #[test]
@@ -367,6 +385,6 @@ mod tests {
             compose("t.wgsl", "//!include \"common/grid.wgsl\"\nlast", &Defines::new()).expect("composes");
         let count = c.text.lines().count();
         assert_eq!(c.origin(count), "t.wgsl:2");
-        assert!(c.origin(1).starts_with("common/grid.wgsl:1"));
+        assert!(c.origin(1).starts_with("common/grid.wgsl:"));
     }
 }

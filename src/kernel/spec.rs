@@ -63,6 +63,17 @@ pub enum Def {
     Word(&'static str),
 }
 
+impl Def {
+    /// Whether this is how it is written, as `to_string()` would say.
+    pub(super) fn is(&self, text: &str) -> bool {
+        match self {
+            Def::Flag(b) => text == if *b { "true" } else { "false" },
+            Def::Num(n) => text.parse() == Ok(*n),
+            Def::Type(s) | Def::Word(s) => *s == text,
+        }
+    }
+}
+
 impl std::fmt::Display for Def {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -146,8 +146,8 @@ def compile_host(source, library, fast_math, alt_layout, runtime_arrays):
     with open(base + ".cpp", "w") as file:
         file.write(source)
     command = [
-        clang(), "-x", "c++", "-std=c++17", "-O1", "-g", "-fPIC", "-nostdinc", "-fdeclspec", "-fno-exceptions", "-fno-rtti",
-        "-fno-strict-aliasing", "-fwrapv", "-ffp-contract=off", "-fno-omit-frame-pointer",
+        clang(), "-std=c++17", "-O1", "-gline-tables-only", "-fPIC", "-nostdinc", "-fdeclspec", "-fno-exceptions",
+        "-fno-rtti", "-fno-strict-aliasing", "-fwrapv", "-ffp-contract=off", "-fno-omit-frame-pointer",
         "-fno-optimize-sibling-calls", "-fno-builtin", "-fno-math-errno", "-fvisibility=hidden",
         "-ftrivial-auto-var-init=pattern", "-Xclang", "-fconvergent-functions",
         "-Xclang", "-ffloat16-excess-precision=none", "-ftemplate-backtrace-limit=4", "-ferror-limit=50",
@@ -162,7 +162,8 @@ def compile_host(source, library, fast_math, alt_layout, runtime_arrays):
         command += ["-mf16c", "-mfma"]
     command += ["-ffast-math"] if fast_math else []
     command += ["-DMSL_SGM_ALT"] if alt_layout else []
-    done = run(command + ["-c", base + ".cpp", "-o", base + ".o"])
+    header = ["-include-pch", _precompiled(tuple(command))]
+    done = run(command + header + ["-x", "c++", "-c", base + ".cpp", "-o", base + ".o"])
     if done.returncode:
         errors = [f"{os.path.basename(file)}:{number}: {text}" + "".join(f" (note: {n[2]})" for n in notes[:2])
                   for severity, file, number, text, notes in parse_diagnostics(done.stderr) if severity == "error"]
@@ -171,6 +172,20 @@ def compile_host(source, library, fast_math, alt_layout, runtime_arrays):
     for part in (".cpp", ".o"):
         os.remove(base + part)
     os.replace(base + ".so", library)
+
+
+@functools.cache
+def _precompiled(command):
+    """The headers, parsed once for each set of options."""
+    digest = hashlib.sha1(" ".join(command + (stamp(),)).encode()).hexdigest()[:12]
+    header = os.path.join(BUILD, f"entry-{digest}.pch")
+    if not os.path.exists(header):
+        mine = f"{header}.{os.getpid()}"
+        done = run([*command, "-x", "c++-header", os.path.join(INCLUDE, "msl_host", "entry.h"), "-o", mine])
+        if done.returncode:
+            raise CompileError("compile", ["the tool's own headers"], done.stderr)
+        os.replace(mine, header)
+    return header
 
 
 def _with_any_compiler(arguments):
