@@ -31,6 +31,8 @@ fn gpu() -> Result<Gpu, Failed> {
     let open = || {
         let gpu = Gpu::new().map_err(|e| e.to_string())?;
         ADAPTER.get_or_init(|| gpu.caps().adapter.clone());
+        // A device that a thread's end destroys while the process ends was seen to crash the driver.
+        std::mem::forget(gpu.clone());
         Ok(gpu)
     };
     GPU.with(|gpu| gpu.get_or_init(open).clone()).map_err(Failed::from)

@@ -43,15 +43,17 @@ fn equal<const N: usize>(model: &str, prompt: &str, sizes: [&str; N], more: &[&s
 #[test]
 fn drafts_do_not_change_the_text() {
     let mut sum = [0; 3];
-    for prompt in PROMPTS {
-        for drafts in equal("llama", prompt, ["1x1", "4x8", "3×20"], &[]) {
-            sum = [0, 1, 2].map(|i| sum[i] + drafts[i]);
-        }
+    let mut add = |drafts: &[[usize; 3]]| {
+        drafts.iter().for_each(|drafts| sum = [0, 1, 2].map(|i| sum[i] + drafts[i]));
+    };
+    add(&equal("llama", PROMPTS[0], ["1x1", "4x8", "3×20"], &[]));
+    for (prompt, size) in PROMPTS[1..].iter().zip(["1x1", "3×20", "4x8"]) {
+        add(&equal("llama", prompt, [size], &[]));
     }
     // Drafts are made, some are right and some are wrong, and right ones save passes.
     let [accepted, drafts, passes] = sum;
-    assert!(accepted > 60 && accepted < drafts / 2, "{accepted} of {drafts} drafts");
-    assert!(passes + accepted >= 12 * 40 && passes < 12 * 34, "{passes} passes");
+    assert!(accepted > 60 && accepted < drafts / 2, "{accepted} of {drafts} drafts, {passes} passes");
+    assert!(passes + accepted >= 6 * 40 && passes < 6 * 34, "{passes} passes");
 }
 
 #[test]

@@ -78,9 +78,9 @@ fn the_shader_s_philox_gives_the_known_answers() {
     assert_eq!(gpu.read::<u32>(&out).expect("reads"), want);
 }
 
-/// χ² of 4096 draws from one row of logits against the twin's probabilities, and its degrees of freedom.
+/// χ² of 2048 draws from one row of logits against the twin's probabilities, and its degrees of freedom.
 fn chi_square(gpu: &Gpu, row: &[f32], choice: Choice) -> (f64, usize) {
-    const ROWS: usize = 4096;
+    const ROWS: usize = 2048;
     let logits = gpu.tensor(&[ROWS, row.len()], &row.repeat(ROWS)).expect("uploads");
     let index = gpu.alloc(DType::U32, &[ROWS]).expect("allocates");
     let request = Sample { logits: &logits, index: &index, choice };

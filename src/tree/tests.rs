@@ -5,7 +5,7 @@ use super::{ROOT, Tree, TreeAccept, TreeMask, TreeSampled, record_accept, record
 use crate::kernel::Random;
 use crate::{DType, Gpu, Tensor};
 
-const TREES: usize = 4096;
+const TREES: usize = 2048;
 const COLS: usize = 6;
 /// Two levels of three drafts for the first token, and two and one for the second.
 const PARENTS: [u32; 7] = [ROOT, 0, 0, 0, 1, 1, 2];
@@ -124,15 +124,16 @@ fn sampled_walks_follow_the_model_s_distribution() {
     let gpu = Gpu::new().expect("an adapter");
     for drawn in [false, true] {
         let drafts = Drafts::new(drawn);
-        for seed in [1, 2, 1 << 40] {
+        for seed in [1, 1 << 40] {
             let walks = drafts.on_the_gpu(&gpu, seed);
             follow_the_model(&drafts, &walks);
-            assert_eq!(walks, drafts.on_the_gpu(&gpu, seed));
             let twin = drafts.on_the_cpu(seed);
             follow_the_model(&drafts, &twin);
             assert_eq!(walks, twin);
         }
     }
+    let drafts = Drafts::new(true);
+    assert_eq!(drafts.on_the_gpu(&gpu, 7), drafts.on_the_gpu(&gpu, 7));
 }
 
 /// The test above can fail: drafts that are thought to be drawn like the model's own tokens are always accepted.
