@@ -48,12 +48,12 @@
 //! ```
 //!
 //! # Features
-//! * `audit` (default): the `audit` module, which tests, benches and the audit program share; it brings naga.
+//! * `audit` (default): the `audit` module, which tests, benches and the audit program share; it brings naga's MSL and HLSL.
 //! * `static-dxc`: links Microsoft's shader compiler on Windows, which f16 and subgroups on DX12 need.
 //!
 //! # Environment
 //! [`Gpu::new`] reads `WGMARLIN_ADAPTER` (part of the adapter's name), `WGMARLIN_DISABLE` (any of `f16`, `subgroup`,
-//! `coop`, `msl`, separated by commas), `WGMARLIN_TIER` (the highest tier to use) and `WGPU_BACKEND`.
+//! `coop`, `spirv`, `msl`, separated by commas), `WGMARLIN_TIER` (the highest tier to use) and `WGPU_BACKEND`.
 //!
 //! The repository's `docs/` explain the architecture, the formats and how a kernel is added.
 

@@ -101,7 +101,7 @@ fn what_the_budget_does_not_reach_is_counted() {
 fn wrong_calls_are_explained() {
     for (arguments, want) in [
         (&["--kernel", "nonsense"][..], "no such kernel"),
-        (&["--tier", "best"], "one of base, subgroup, coop, msl"),
+        (&["--tier", "best"], "one of base, subgroup, coop, spirv, msl"),
         (&["--adapter", "nonsense adapter"], "no adapter's name contains"),
         (&["--inventory", "--kernel", "rms_norm"], "cannot be used with"),
         (&["--checks", "some"], "full"),

@@ -1,7 +1,7 @@
 //! Every case of every kernel, on every tier, on this machine's adapter; one test each. Where one shader file serves
 //! two tiers, which then differ in their reductions only, the lower one takes the quick cases and every third of the
 //! others. A software adapter, which compiles for half a second for nearly every case, takes the quick ones, one at least of
-//! every dtype and one in twelve of the others; of Coop and Msl one in four, as no other job runs all of Coop.
+//! every dtype and one in twenty-four of the others; of Coop and Msl one in four, as no other job runs all of Coop.
 //! WGMARLIN_CASES=all takes all. Those left, and cases that the adapter cannot run, are counted at the end, the latter with
 //! what they miss. A case whose specialisation is not among its tier's variants fails: `tests/shaders.rs` would never have
 //! seen it.
@@ -52,7 +52,7 @@ fn main() {
         for TierSpec { tier, path, .. } in spec.tiers {
             let tier = *tier;
             let shared = !every && spec.tiers.iter().any(|better| better.tier > tier && better.path == *path);
-            let rare = if tier < Tier::Coop { 12 } else { 4 };
+            let rare = if tier < Tier::Coop { 24 } else { 4 };
             let one_of = if shared { 3 } else { 1 } * if software { rare } else { 1 };
             let cases = (spec.cases)();
             let mut dtypes: HashSet<_> =

@@ -74,7 +74,7 @@ fn environment_is_checked() {
     };
     let bad = told("WGMARLIN_DISABLE", "f16,warp");
     assert!(bad.contains("refused environment: WGMARLIN_DISABLE = \"warp\""), "{bad}");
-    assert!(bad.contains("f16, subgroup, coop, msl"), "{bad}");
+    assert!(bad.contains("f16, subgroup, coop, spirv, msl"), "{bad}");
     let bad = told("WGMARLIN_TIER", "best");
     assert!(bad.contains("refused environment: WGMARLIN_TIER = \"best\""), "{bad}");
     let bad = told("WGMARLIN_ADAPTER", "nonsense adapter");
