@@ -3,7 +3,7 @@
 use super::fused_spec::{fuse, has};
 use super::gemv_tiles::choose_gemv;
 use super::msl::{MslTile, msl_variant, wide_tiles};
-use super::spec::{coop_variant, gemm_variant, gemv_variant, packet, takes_pairs, walk};
+use super::spec::{coop_variant, gemm_variant, gemv_variant, packet, takes_pairs};
 use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_fragments};
 use super::weight::Weight;
 use crate::device::Caps;
@@ -103,7 +103,7 @@ pub(super) fn variant(
         Tier::Spirv => choose_fragments(m, n).ok_or("more rows of activations than the tier takes")?,
         _ => choose_coop(caps, m, n, traits.format.is_quantised())?,
     };
-    let step = tile.step(&walk(tile, traits));
+    let step = tile.step(&tile.walk(packet(traits.format), traits.split_packet));
     let whole = weight.k().is_multiple_of(step as usize);
     let rows = if traits.rows == Rows::Exact && !whole { Rows::Padded } else { traits.rows };
     let traits = Traits { rows, ..traits };

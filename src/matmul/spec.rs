@@ -140,7 +140,6 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
         QUANTISED = Def::Flag(format.is_quantised()),
         PACKET = Def::Num(packet(format)),
         PACKET_WORDS = Def::Num(packet(format) * format.bits() as u32 / 32),
-        PACKET_PARTS = Def::Num(1),
         NEEDS_F16 = Def::Flag(f16),
     ]
 }
@@ -159,10 +158,6 @@ pub(crate) fn with_book(mut variant: Variant, format: Format) -> Variant {
 
 fn set(defines: &mut Defines, name: &str, flag: bool) {
     defines.iter_mut().filter(|d| d.0 == name).for_each(|d| d.1 = Def::Flag(flag));
-}
-
-fn set_number(defines: &mut Defines, name: &str, number: u32) {
-    defines.iter_mut().filter(|d| d.0 == name).for_each(|d| d.1 = Def::Num(number));
 }
 
 /// The block of `wgsl/common/weight/` that decodes the format.
@@ -278,7 +273,7 @@ pub(super) fn coop_variant(
     pair: bool,
     vector_tiles: bool,
 ) -> Variant {
-    let walk = walk(tile, traits);
+    let walk = tile.walk(packet(traits.format), traits.split_packet);
     let rows = match traits.rows {
         // Columns past the end must be zeros where steps are longer than what exact rows are multiples of.
         Rows::Exact if tile.staging == Staging::Shared && tile.step(&walk) > 64 => Rows::Padded,
@@ -288,26 +283,8 @@ pub(super) fn coop_variant(
     let halves = matches!(traits.format, Format::Fp4 | Format::Int4);
     set(&mut defines, "HALVES", halves);
     set(&mut defines, "SMALL_SCALES", traits.small_scales);
-    if halves_packets(tile, traits.format) {
-        set_number(&mut defines, "PACKET", 16);
-        set_number(&mut defines, "PACKET_WORDS", 2);
-        set_number(&mut defines, "PACKET_PARTS", 2);
-    }
     defines.extend(coop_defines(tile, &walk, vector_tiles));
     Variant { defines, needs: coop_needs(tile) }
-}
-
-/// How threads of the tile take such weights.
-pub(super) fn walk(tile: &CoopTile, traits: Traits) -> Walk {
-    match halves_packets(tile, traits.format) {
-        true => tile.walk(16, false),
-        false => tile.walk(packet(traits.format), traits.split_packet),
-    }
-}
-
-/// Whether lanes load halves of packets, as four bits a code allow: then the activations of four lanes lie in one line of the cache.
-fn halves_packets(tile: &CoopTile, format: Format) -> bool {
-    matches!(tile.staging, Staging::Fragments { half: true, .. }) && packet(format) == 32 && format.bits() == 4
 }
 
 /// What `wgsl/common/coop_product.wgsl` is specialised on.
@@ -316,7 +293,7 @@ pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> 
         Staging::Own(own) => (tile.lanes, own.a_tiles.min(walk.span / 8), true),
         _ => (tile.threads(), 1, false),
     };
-    let a_halves = if matches!(tile.staging, Staging::Fragments { far: false, .. }) { 1 } else { 2 };
+    let a_halves = if tile.staging == (Staging::Fragments { far: false }) { 1 } else { 2 };
     defines![
         SIDE = Def::Num(tile.side),
         THREADS = Def::Num(tile.threads()),

@@ -65,8 +65,8 @@ pub(crate) enum Staging {
     /// Through tiles of its own for each subgroup, which then walks without the others.
     Own(OwnTiles),
     /// From registers, in the Spirv tier: `wgsl/common/coop_walk_fragments.wgsl`.
-    /// Without `far` rows 8 to 15 of its matrices are zeros; with `half` lanes take halves of packets of four bits a code.
-    Fragments { far: bool, half: bool },
+    /// Without `far` rows 8 to 15 of its matrices are zeros.
+    Fragments { far: bool },
 }
 
 /// See `wgsl/common/coop_walk_own.wgsl`.
@@ -294,15 +294,15 @@ pub(crate) fn choose_coop(
 
 /// For the Spirv tier: a subgroup has so many matrices down and across, and four take a quarter of K each. What their registers leave
 /// room for beside them decides the speed: with eight subgroups it was one workgroup a core.
-const fn fragments(far: bool, half: bool, frags: (u32, u32)) -> CoopTile {
-    CoopTile { staging: Staging::Fragments { far, half }, ..coop(SIDE_16, (1, 1, 4), frags, 32, 1) }
+const fn fragments(far: bool, frags: (u32, u32)) -> CoopTile {
+    CoopTile { staging: Staging::Fragments { far }, ..coop(SIDE_16, (1, 1, 4), frags, 32, 1) }
 }
 /// By rows of activations, the largest first.
 static FRAGMENTS: [(usize, &[CoopTile]); 4] = [
-    (8, &[fragments(false, false, (1, 2))]),
-    (16, &[fragments(true, false, (1, 4)), fragments(true, false, (1, 2))]),
-    (32, &[fragments(true, false, (2, 4)), fragments(true, false, (2, 2))]),
-    (64, &[fragments(true, false, (4, 4)), fragments(true, false, (4, 2))]),
+    (8, &[fragments(false, (1, 2))]),
+    (16, &[fragments(true, (1, 4)), fragments(true, (1, 2))]),
+    (32, &[fragments(true, (2, 4)), fragments(true, (2, 2))]),
+    (64, &[fragments(true, (4, 4)), fragments(true, (4, 2))]),
 ];
 
 /// Every tile of the Spirv tier.
@@ -312,10 +312,6 @@ pub(crate) fn fragment_tiles() -> impl Iterator<Item = &'static CoopTile> {
 
 /// The tile of the Spirv tier for so many rows, if they are few enough to be served.
 pub(crate) fn choose_fragments(m: usize, n: usize) -> Option<&'static CoopTile> {
-    if let Ok(text) = std::env::var("FRAG") {
-        let v: Vec<u32> = text.split(',').map(|x| x.parse().unwrap()).collect();
-        return Some(Box::leak(Box::new(CoopTile { grid: (1, v[2], v[3]), ..fragments(m > 8, v[4] == 1, (v[0], v[1])) })));
-    }
     let (_, tiles) = FRAGMENTS.iter().find(|(most, _)| m <= *most)?;
     tiles.iter().find(|t| n.div_ceil(t.n()) >= BUSY).or(tiles.last())
 }
@@ -398,7 +394,7 @@ mod tests {
     #[test]
     fn fragments_change_where_the_table_says() {
         let of = |m, n| choose_fragments(m, n).map(|t| (t.m(), t.n(), t.staging));
-        let far = |far| Staging::Fragments { far, half: false };
+        let far = |far| Staging::Fragments { far };
         assert_eq!([1, 8].map(|m| of(m, 64)), [Some((16, 32, far(false))); 2]);
         assert_eq!([9, 16].map(|m| of(m, 6080)), [Some((16, 32, far(true))); 2]);
         assert_eq!([16, 17, 32].map(|m| of(m, 6081).map(|t| t.0)), [Some(16), Some(32), Some(32)]);

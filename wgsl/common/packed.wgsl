@@ -18,7 +18,7 @@
 @group(0) @binding(3) var<storage, read> zeros: array<u32>;
 
 fn load_packet(row: u32, packet: u32) -> Packet {
-    let at = row * (params.packets * PACKET_PARTS) + packet;
+    let at = row * params.packets + packet;
 #if WEIGHT == f32
     return Packet(w[2u * at], w[2u * at + 1u]);
 #elif PACKET_WORDS == 3

@@ -15,7 +15,7 @@ enable wgpu_cooperative_matrix;
 //!include "common/coop_product.wgsl"
 
 fn fetch_packet(row: u32, k: u32) -> Packet {
-    return load_packet(row, min(k / PACKET, params.packets * PACKET_PARTS - 1u));
+    return load_packet(row, min(k / PACKET, params.packets - 1u));
 }
 
 // What turns codes into weights: the scale, or x and y of code · x + y.
