@@ -18,6 +18,8 @@ mod compare;
 mod cover;
 mod inventory;
 mod msl_text;
+#[cfg(test)]
+mod planned_tests;
 mod report;
 mod rows;
 mod stages;

@@ -100,7 +100,8 @@ pub(super) fn variant(
         return Err("cooperative matrices take f16 or bf16 activations".to_string());
     }
     let tile = match tier {
-        Tier::Spirv => choose_fragments(m, n).ok_or("more rows of activations than the tier takes")?,
+        Tier::Spirv if !traits.format.is_quantised() => return Err("dense weights".to_string()),
+        Tier::Spirv => choose_fragments(m, n).ok_or("more than 64 rows of activations")?,
         _ => choose_coop(caps, m, n, traits.format.is_quantised())?,
     };
     let step = tile.step(&tile.walk(packet(traits.format), traits.split_packet));
