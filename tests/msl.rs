@@ -63,14 +63,14 @@ impl Plan {
         tier == Tier::Msl || self.nagas && tier != Tier::Spirv
     }
 
-    /// Of the cases of an Msl tier every third quick one and every 32nd other, of those of another tier the first quick one (of
+    /// Of the cases of an Msl tier every fourth quick one and every 48th other, of those of another tier the first quick one (of
     /// Coop, of each dtype): a second of a core goes into building each one's kernel. `number` counts the cases of one level.
     fn includes(&self, tier: Tier, number: usize, level: Level) -> bool {
         match (level, tier) {
             (Level::Perf, _) => false,
             _ if self.all => true,
-            (Level::Quick, Tier::Msl) => number.is_multiple_of(3),
-            (Level::Full, Tier::Msl) => number.is_multiple_of(32),
+            (Level::Quick, Tier::Msl) => number.is_multiple_of(4),
+            (Level::Full, Tier::Msl) => number.is_multiple_of(48),
             (level, _) => level == Level::Quick && number == 0,
         }
     }

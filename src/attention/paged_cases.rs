@@ -8,7 +8,7 @@ use super::decode::record_paged_split;
 use super::extra::{BiasOf, Extra, PLAIN};
 use super::plan::Splits;
 use crate::device::Gpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Level::{Full, Perf, Quick};
 use crate::kernel::{Case, Cost, Level, Prepared, Random, Recorder, round_to};
 use crate::kv::{self, Context, KvBlocks, KvFormat, KvShape};
@@ -35,14 +35,22 @@ struct Shape {
     splits: Option<u32>,
     /// Through `attention_paged`.
     tiles: bool,
+    /// Blocks of the pool before those of the sequences; if there are any, the pool lies behind [`BEFORE`] bytes of its buffer.
+    others: usize,
 }
 
 /// Decoding of causal queries of width 64.
 fn shape(level: Level, sq: usize, hq: usize, hkv: usize, lens: &[usize], block: usize) -> Shape {
     let (lens, extra) = (lens.to_vec(), PLAIN);
     let (d, paged, causal, data, splits, tiles) = (64, true, true, Normal, None, false);
-    Shape { level, sq, hq, hkv, d, d_v: d, lens, block, paged, causal, extra, data, splits, tiles }
+    Shape { level, sq, hq, hkv, d, d_v: d, lens, block, paged, causal, extra, data, splits, tiles, others: 0 }
 }
+
+/// Sequences at the end of a pool of nearly 2 GiB in f16 (no binding may be larger), which begins 2 GiB into its buffer.
+fn beyond(sq: usize) -> Shape {
+    Shape { d: 256, d_v: 8, others: 15_500, ..shape(Full, sq, 4, 1, &[300, 0, 700], 256) }
+}
+const BEFORE: u64 = 1 << 31;
 
 /// Cases of `attention_paged`.
 pub(super) fn tile_cases() -> Vec<Case> {
@@ -81,6 +89,7 @@ pub(super) fn tile_cases() -> Vec<Case> {
         all.extend(each.iter().map(|shape| of(shape, format, DType::F32)));
         all.extend([&each[0], &real].map(|shape| of(shape, format, DType::F16)));
     }
+    all.push(of(&beyond(20), KvFormat::F16, DType::F16));
     all.extend(more.iter().map(|shape| of(shape, KvFormat::Int8, DType::F32)));
     all.extend([KvFormat::Bf16, KvFormat::Int4].map(|format| of(&each[0], format, DType::Bf16)));
     all.extend([KvFormat::F16, KvFormat::Int8].map(|format| of(&many, format, DType::F16)));
@@ -163,6 +172,7 @@ pub(super) fn paged_cases() -> Vec<Case> {
         all.extend(each.iter().map(|shape| case(shape.clone(), format, DType::F32)));
         all.extend(each[..3].iter().chain(&real).map(|shape| case(shape.clone(), format, DType::F16)));
     }
+    all.extend([KvFormat::F16, KvFormat::Int8].map(|format| case(beyond(1), format, DType::F16)));
     all.extend(more.iter().map(|shape| case(shape.clone(), KvFormat::Int8, DType::F32)));
     for format in KvFormat::ALL.into_iter().filter(|format| format.quantised()) {
         all.extend(codes.iter().map(|shape| case(shape.clone(), format, DType::F16)));
@@ -220,7 +230,7 @@ fn operands(
     let owned: Vec<usize> = s.lens.iter().map(|len| if s.paged { len.div_ceil(block) } else { 1 }).collect();
     let blocks = owned.iter().sum::<usize>() + 2;
     let order = if s.paged { random.order(blocks) } else { (0..blocks as u32).collect() };
-    let shape = KvShape { blocks, kv_heads: s.hkv, block, d: s.d, d_v: s.d_v };
+    let shape = KvShape { blocks: s.others + blocks, kv_heads: s.hkv, block, d: s.d, d_v: s.d_v };
     let (k_words, v_words) = (format.row_words(s.d), format.row_words(s.d_v));
     let rows = blocks * s.hkv * block;
     let mut pool = (vec![u32::MAX; rows * k_words], vec![u32::MAX; rows * v_words]);
@@ -233,7 +243,7 @@ fn operands(
         first += owned;
         let line = &mut table[n * (1 + columns)..][..1 + columns];
         line[0] = len as u32;
-        line[1..=owned].copy_from_slice(own);
+        line[1..].iter_mut().zip(own).for_each(|(to, block)| *to = s.others as u32 + block);
         for (j, head) in (0..longest).flat_map(|j| (0..s.hkv).map(move |head| (j, head))) {
             let row = ((n * longest + j) * s.hkv + head) % k.words.len();
             k_all.extend(&k.values[row]);
@@ -248,14 +258,36 @@ fn operands(
             }
         }
     }
+    let placed = |words: &[u32], row_words| place(gpu, s.others, words, [blocks, s.hkv, block, row_words]);
+    let scaled = if scales.is_empty() { 0 } else { blocks };
+    let scales = place(gpu, s.others * scaled.min(1), &scales, [scaled, s.hkv, block, 1])?;
     let cache = KvBlocks {
         format,
         shape,
-        k: gpu.tensor(&[blocks, s.hkv, block, k_words], &pool.0)?,
-        v: gpu.tensor(&[blocks, s.hkv, block, v_words], &pool.1)?,
-        scales: gpu.tensor(&[if scales.is_empty() { 0 } else { blocks }, s.hkv, block], &scales)?,
+        k: placed(&pool.0, k_words)?,
+        v: placed(&pool.1, v_words)?,
+        scales: scales.reshape(&scales.shape()[..3])?,
     };
     Ok(Operands { cache, table: gpu.tensor(&[s.lens.len(), 1 + columns], &table)?, k: k_all, v: v_all })
+}
+
+/// Blocks in a pool, behind so many others.
+fn place(gpu: &Gpu, others: usize, words: &[u32], shape: [usize; 4]) -> Result<Tensor> {
+    let [blocks, heads, block, row_words] = shape;
+    if others == 0 {
+        return gpu.tensor(&shape, words);
+    }
+    let block_bytes = (4 * heads * block * row_words) as u64;
+    // No tensor of ours is larger than a binding may be, but a caller's buffer can.
+    let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("pool"),
+        size: BEFORE + (others + blocks) as u64 * block_bytes,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    let at = BEFORE + others as u64 * block_bytes;
+    gpu.queue().write_buffer(&buffer, at, bytemuck::cast_slice(words));
+    Tensor::from_buffer(gpu, buffer, BEFORE, DType::U32, &[others + blocks, heads, block, row_words])
 }
 
 fn case(s: Shape, format: KvFormat, dtype: DType) -> Case {
@@ -269,7 +301,13 @@ fn case(s: Shape, format: KvFormat, dtype: DType) -> Case {
     label += if s.data == Large { ", large scores" } else { "" };
     label += &s.extra.label();
     label += &s.splits.map_or(String::new(), |n| format!(", {n} splits"));
+    label += if s.others > 0 { ", beyond 2 GiB" } else { "" };
     Case::new(s.level, format.name(), label, move |gpu, copies| {
+        let device = gpu.caps().device_type;
+        if s.others > 0 && device != wgpu::DeviceType::DiscreteGpu {
+            let (what, need) = ("a cache of more than 2 GiB".into(), "a GPU with memory of its own".into());
+            return Err(Error::Unsupported { what, need, have: format!("{device:?}") });
+        }
         let b = s.lens.len();
         let longest = s.lens.iter().copied().max().unwrap_or(0);
         let scale = if s.data == Large { 1.0 } else { 1.0 / (s.d as f32).sqrt() };

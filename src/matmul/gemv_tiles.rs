@@ -56,9 +56,16 @@ pub(super) fn gemv_tiles_for(tier: Tier, format: Format) -> impl Iterator<Item =
     let wide = !decodes_slowly(format);
     let meets = move |t: &GemvTile| {
         let of_one_row = if wide { t.columns == 8 } else { t.columns == 4 || t.threads == 64 };
-        tier != Tier::Subgroup || t.rows > 1 || if t.pairs { multiplies_pairs(format) } else { of_one_row }
+        tier != Tier::Subgroup
+            || t.rows > 1 && serves(t, format)
+            || t.rows == 1 && if t.pairs { multiplies_pairs(format) } else { of_one_row }
     };
     gemv_tiles(tier).iter().copied().filter(meets)
+}
+
+/// Four and eight rows of quantised weights have one width of workgroups.
+fn serves(tile: &GemvTile, format: Format) -> bool {
+    tile.rows < 4 || tile.threads <= 64 || !format.is_quantised()
 }
 
 const fn gemv_tile(rows: u32, columns: u32, threads: u32) -> GemvTile {
@@ -85,7 +92,7 @@ pub(super) fn choose_gemv(
     let slow = m == 1 && decodes_slowly(format) && n < 32_000;
     let most = if slow { 4 } else { u32::MAX };
     let rows = m.next_power_of_two() as u32;
-    let of_rows = gemv_tiles(tier).iter().filter(|t| t.rows == rows && !t.pairs);
+    let of_rows = gemv_tiles(tier).iter().filter(|t| t.rows == rows && !t.pairs && serves(t, format));
     // The other tiers have one tile for a number of rows.
     let columns = of_rows.clone().map(|t| t.columns).filter(|&c| c <= most).max();
     let columns = columns.or(of_rows.clone().map(|t| t.columns).max()).unwrap_or(0);

@@ -101,6 +101,9 @@ pub(super) fn variant(
     }
     let tile = match tier {
         Tier::Spirv if !traits.format.is_quantised() => return Err("dense weights".to_string()),
+        Tier::Spirv if traits.rows == Rows::Ragged => {
+            return Err("rows of a number of elements that 8 does not divide".to_string());
+        }
         Tier::Spirv => choose_fragments(m, n).ok_or("more than 64 rows of activations")?,
         _ => choose_coop(caps, m, n, traits.format.is_quantised())?,
     };

@@ -398,14 +398,14 @@ pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     unique(all)
 }
 
-/// Of the Spirv tier, which takes quantised weights and few rows.
+/// Of the Spirv tier, which takes quantised weights, few rows, and such as need not be loaded element by element.
 pub(super) fn fragment_variants(pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     let small = |traits: Traits| {
         let small = Traits { small_scales: true, ..traits };
         [traits, small].into_iter().take(if traits.format == Format::Fp4 { 2 } else { 1 })
     };
-    for traits in traits(QUANTISED).into_iter().flat_map(small) {
+    for traits in traits(QUANTISED).into_iter().filter(|t| t.rows != Rows::Ragged).flat_map(small) {
         for tile in fragment_tiles() {
             let narrow = super::DTYPES.into_iter().filter(|(a, _)| *a != DType::F32);
             all.extend(narrow.map(|dtypes| coop_variant(tile, traits, dtypes, pair, true)));
