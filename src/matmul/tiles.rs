@@ -1,5 +1,6 @@
 //! Which kernel and tile serve a number of rows M of activations: the one place of that choice. Static tables, a column a class of
-//! devices: nothing is tuned inside a caller's call. What was measured, and what not yet, is in `docs/performance.md`.
+//! devices: nothing is tuned inside a caller's call. The tiles of the gemv kernels are in [`gemv_tiles`](super::gemv_tiles). What was
+//! measured, and what not yet, is in `docs/performance.md`.
 
 use super::{GEMM, QGEMM, QGEMV};
 use crate::device::{Caps, Gpu};

@@ -1,6 +1,8 @@
 //! A weight matrix on the GPU.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::spec::packet;
 use rayon::prelude::*;
@@ -19,7 +21,8 @@ pub struct Weight {
     k: usize,
     group: usize,
     row_words: usize,
-    small_scales: bool,
+    /// Clones have the same memory, so they share what is known of it.
+    small_scales: Arc<AtomicBool>,
     parts: Vec<Part>,
 }
 
@@ -56,7 +59,8 @@ impl Weight {
     pub fn upload_in_parts(gpu: &Gpu, matrix: &PackedMatrix, max_bytes: u64) -> Result<Weight> {
         matrix.check(KERNEL)?;
         let PackedMatrix { format, n, k, group, row_words, .. } = *matrix;
-        let small_scales = format == Format::Fp4 && matrix.scales.iter().all(|s| s.to_f32().abs() < 4.0);
+        let small = format == Format::Fp4 && matrix.scales.iter().all(|s| s.to_f32().abs() < 4.0);
+        let small_scales = Arc::new(AtomicBool::new(small));
         let mut weight = Weight { format, n, k, group, row_words, small_scales, parts: Vec::new() };
         let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
         let groups = matrix.groups();
@@ -117,7 +121,7 @@ impl Weight {
         const KERNEL: &str = "Weight::alloc";
         let Shape { group, row_words, .. } = Shape::new(KERNEL, format, n, k, group)?;
         // Nobody knows the scales yet.
-        let small_scales = false;
+        let small_scales = Arc::default();
         let mut weight = Weight { format, n, k, group, row_words, small_scales, parts: Vec::new() };
         let step = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
         let groups = weight.groups();
@@ -178,7 +182,7 @@ impl Weight {
             k,
             group: 0,
             row_words: row_bytes / 4,
-            small_scales: false,
+            small_scales: Arc::default(),
             parts: Vec::new(),
         };
         let rows = weight.rows_of_parts(gpu, KERNEL, max_bytes)?;
@@ -239,7 +243,11 @@ impl Weight {
     }
     /// FP4 whose scales are halves also times 2¹⁴, the unit of codes as they are decoded: that spares a product for each pair.
     pub(crate) fn small_scales(&self) -> bool {
-        self.small_scales
+        self.small_scales.load(Ordering::Relaxed)
+    }
+    /// From now on launches may find any scales.
+    pub(crate) fn forget_scales(&self) {
+        self.small_scales.store(false, Ordering::Relaxed);
     }
     /// Rows of each part but the last.
     fn rows_of_parts(&self, gpu: &Gpu, kernel: &'static str, max_bytes: u64) -> Result<usize> {

@@ -78,6 +78,7 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &Quantize<'_>) -> Result
     index32(KERNEL, "out", n.saturating_mul(k))?;
     let variant = spec::variant(values.format(), out.format());
     let (tier, defines, needs) = recorder.choose(&QUANTIZE, |_| Ok(variant.clone().into()))?;
+    out.forget_scales();
     let chunks = out.group().div_ceil(8);
     let team = chunks.next_power_of_two().min(spec::THREADS as usize);
     for (from, to) in values.parts().iter().flat_map(|from| out.parts().iter().map(move |to| (from, to))) {

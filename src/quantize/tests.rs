@@ -22,6 +22,24 @@ fn text<T>(result: Result<T, Error>) -> String {
     result.err().map_or("accepted".into(), |e| e.to_string())
 }
 
+/// What a product may assume of a weight's scales ends when others are written.
+#[test]
+fn scales_are_small_until_they_are_written() {
+    let gpu = gpu();
+    let pack = |scale: f32| {
+        let values = [6.0 * scale; 64];
+        PackedMatrix::quantise(&values, 2, 32, Format::Fp4, Group::Size(32), ScaleSearch::AbsMax)
+            .expect("packs")
+    };
+    let upload = |scale| Weight::upload(&gpu, &pack(scale)).expect("uploads");
+    assert_eq!([0.01, 3.99, 4.0].map(|scale| upload(scale).small_scales()), [true, true, false]);
+    let weight = upload(0.5);
+    let clone = weight.clone();
+    let (values, status) = (dense(&gpu, &[100.0; 64], 32), status(&gpu).expect("allocates"));
+    gpu.run(|r| record(r, &Quantize { values: &values, out: &weight, status: &status })).expect("runs");
+    assert!(!clone.small_scales());
+}
+
 #[test]
 fn wrong_calls_name_the_argument() {
     let (gpu, other) = (gpu(), gpu());

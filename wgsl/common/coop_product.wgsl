@@ -3,6 +3,7 @@
 //     fetch_packet(row, k)      W_EACH weights of a row of w, as they come
 //     fetch_affine(row, k)      what SPAN of them share, of type Affine
 //     put_w(at, packet, chunk, affine)      eight of them decoded into the tile of w
+//     ready(affine), weights(packet, chunk, ready)      for FRAGMENTS, the same in registers
 // BATCHED: of params.batches products, and `batch` is set to that of the workgroup first. KN: w is [K, N], and so is its tile;
 // fetch_packet(row, k) gives eight of column k, from this row of wᵀ on. Tiles of a subgroup's own are not for KN.
 //!include "common/coop_matrix.wgsl"

@@ -5,7 +5,8 @@
 // through the subnormal halves q·2⁻²⁴ and FP4 through the halves v·2⁻¹⁴: two masks put a pair of codes into the two halves of a
 // word and unpack2x16float, which every GPU does in hardware, converts both. No table, no sign extension.
 //
-// HALVES adds half_weights() for fp4 and int4, and half_codes() for fp4. SMALL_SCALES: its scales come times CODE_UNIT. BOOK, for nf4 and nf3, keeps the codebook in workgroup memory.
+// HALVES adds half_weights() for fp4 and int4, and half_codes() for fp4. SMALL_SCALES, for fp4: they take scales times CODE_UNIT.
+// BOOK, for nf4 and nf3, keeps the codebook in workgroup memory.
 // BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT, as signed bytes for dot4I8Packed. in_order() gives activations
 // in the order in which their bytes come.
 // Needs WEIGHT (a format), CODES (its block), SCALE_FORMAT = none|f16|e8m0|e4m3, STORED_ZEROS, QUANTISED, PACKET.
