@@ -108,7 +108,7 @@ fn quantisation_costs_little_and_the_searched_scale_less() {
     assert!(rounded > 1.5 * fp4 && rounded < 0.12, "fp4 with absmax scales costs {rounded}, searched {fp4}");
 }
 
-/// Limits about a hundredth above what was measured.
+/// Limits about a hundredth above what was measured. Two bits ruin a model this small.
 #[test]
 fn other_formats_cost_what_they_should() {
     let exact = exact_perplexity();
@@ -116,11 +116,15 @@ fn other_formats_cost_what_they_should() {
         ("bf16", 0.01),
         ("int8z", 0.013),
         ("e4m3", 0.014),
+        ("e5m2", 0.035),
         ("int4z", 0.042),
         ("int4", 0.065),
         ("nf4", 0.005),
         ("nvfp4", 0.045),
+        ("mxfp4", 0.116),
+        ("nf3", 0.133),
         ("int3", 0.199),
+        ("int2", 1.83),
     ] {
         let cost = perplexity(weights, "mse") / exact - 1.0;
         assert!(cost > -0.016 && cost < most, "{weights} costs {cost}");
@@ -135,7 +139,7 @@ fn every_format_generates() {
             help.contains(&format!("{}, ", format.name())) || help.contains(&format!("{}]", format.name()))
         );
     }
-    // Those that no other test loads.
+    // Every format is loaded by some other test too, so here one of each kind.
     for format in ["f16", "e5m2", "mxfp4", "nf3", "int2"] {
         let text = succeeds(&["--prompt", "The type of a", "--weights", format, "--max-new", "4"]);
         assert!(text.starts_with("The type of a"), "{text}");

@@ -139,7 +139,7 @@ impl CoopTile {
                 let items = self.n() as u32 / own.parts * self.k / 8 / self.lanes;
                 Walk { depth: 1, ..of(packet, items) }
             }
-            Staging::Fragments { .. } => Walk { depth: self.ahead, ..of(packet, 1) },
+            Staging::Fragments { .. } => Walk { depth: 1, ..of(packet, 1) },
         }
     }
     /// Columns in a step of the whole workgroup, of packets of so many elements.

@@ -14,11 +14,9 @@
 #for j FRAG_N
 #for h 2
     let w_row_{j}_{h} = min(n0 + frag_n + {j}u * SIDE + {h}u * 8u + near, params.n - 1u);
-#for d DEPTH
-    var w_{j}_{h}_{d} = fetch_packet(w_row_{j}_{h}, own_k + {d}u * STEP);
+    var w_{j}_{h} = fetch_packet(w_row_{j}_{h}, own_k);
 #for s SPANS
-    var affine_{j}_{h}_{s}_{d} = fetch_affine(w_row_{j}_{h}, own_k + {d}u * STEP + {s}u * SPAN);
-#endfor
+    var affine_{j}_{h}_{s} = fetch_affine(w_row_{j}_{h}, own_k + {s}u * SPAN);
 #endfor
 #endfor
 #endfor
@@ -27,16 +25,16 @@
         // Loads for the next step; past the end of K they repeat the last ones.
 #for j FRAG_N
 #for h 2
-        let w_{j}_{h}_{DEPTH} = fetch_packet(w_row_{j}_{h}, k + DEPTH * STEP);
+        let next_w_{j}_{h} = fetch_packet(w_row_{j}_{h}, k + STEP);
 #for s SPANS
-        let affine_{j}_{h}_{s}_{DEPTH} = fetch_affine(w_row_{j}_{h}, k + DEPTH * STEP + {s}u * SPAN);
+        let next_affine_{j}_{h}_{s} = fetch_affine(w_row_{j}_{h}, k + STEP + {s}u * SPAN);
 #endfor
 #endfor
 #endfor
 #for s SPANS
 #for j FRAG_N
 #for h 2
-        let scale_{j}_{h}_{s} = ready(affine_{j}_{h}_{s}_0);
+        let scale_{j}_{h}_{s} = ready(affine_{j}_{h}_{s});
 #endfor
 #endfor
 #for c SPAN_CHUNKS
@@ -60,8 +58,8 @@
 #endfor
 #endfor
 #for j FRAG_N
-            let near_w_{j} = weights(w_{j}_0_0, AT / 8u, scale_{j}_0_{s});
-            let far_w_{j} = weights(w_{j}_1_0, AT / 8u, scale_{j}_1_{s});
+            let near_w_{j} = weights(w_{j}_0, AT / 8u, scale_{j}_0_{s});
+            let far_w_{j} = weights(w_{j}_1, AT / 8u, scale_{j}_1_{s});
             let w_lo_{j} = fragment_b(near_w_{j}.lo, far_w_{j}.lo);
             let w_hi_{j} = fragment_b(near_w_{j}.hi, far_w_{j}.hi);
 #for i FRAG_M
@@ -74,11 +72,9 @@
 #endfor
 #for j FRAG_N
 #for h 2
-#for d DEPTH
-        w_{j}_{h}_{d} = w_{j}_{h}_{d+1};
+        w_{j}_{h} = next_w_{j}_{h};
 #for s SPANS
-        affine_{j}_{h}_{s}_{d} = affine_{j}_{h}_{s}_{d+1};
-#endfor
+        affine_{j}_{h}_{s} = next_affine_{j}_{h}_{s};
 #endfor
 #endfor
 #endfor

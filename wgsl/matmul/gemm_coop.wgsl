@@ -22,20 +22,20 @@ fn fetch_packet(row: u32, k: u32) -> Packet {
 #if HALVES
 alias Affine = f16;
 fn fetch_affine(row: u32, k: u32) -> Affine { return scales[row * params.groups + scale_group(k)]; }
-// Done once for a span, and not right after the load.
-#if SMALL_SCALES
-fn ready(affine: Affine) -> Affine { return affine * f16(CODE_UNIT); }
-#else
-fn ready(affine: Affine) -> Affine { return affine; }
-#endif
 #else
 alias Affine = vec2<f32>;
-fn ready(affine: Affine) -> Affine { return affine; }
 fn fetch_affine(row: u32, k: u32) -> Affine {
     let group = scale_group(k);
     let scale = load_scale(row, group);
     return vec2<f32>(scale * CODE_UNIT, -scale * load_zero(row, group));
 }
+#endif
+
+// Done once for a span, and not right after the load.
+#if SMALL_SCALES
+fn ready(affine: Affine) -> Affine { return affine * f16(CODE_UNIT); }
+#else
+fn ready(affine: Affine) -> Affine { return affine; }
 #endif
 
 fn weights(packet: Packet, chunk: u32, affine: Affine) -> HalfEight {
