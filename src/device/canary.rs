@@ -228,6 +228,12 @@ async fn subgroup_barrier(gpu: &Gpu) -> Result<bool> {
     Ok((0..16).fold(values, |now, _| turn(now)) == got[..128])
 }
 
+/// scale · a · bᵀ of square matrices of small numbers.
+pub(super) fn scaled_product(a: &[f16], b: &[f16], side: usize, scale: f32) -> Vec<f32> {
+    let term = |i: usize, k: usize| a[i / side * side + k].to_f32() * b[i % side * side + k].to_f32();
+    (0..side * side).map(|i| (0..side).map(|k| term(i, k)).sum::<f32>() * scale).collect()
+}
+
 /// One product of two tiles by one subgroup.
 async fn coop(gpu: &Gpu, side: u32, subgroup: u32) -> Result<bool> {
     let source = format!(

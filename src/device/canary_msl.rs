@@ -4,6 +4,7 @@
 use half::f16;
 
 use super::Gpu;
+use super::canary::scaled_product;
 use crate::error::Result;
 use crate::kernel::{
     Access, Binding, Case, Check, Cost, Defines, KernelSpec, Launch, Level, Needs, Params, Prepared,
@@ -54,11 +55,8 @@ impl Probe {
             (0..64).map(|i| f16::from_f32(((i * 7 + seed) % 13) as f32 - 6.0)).collect()
         };
         let (a, b) = (values(0), values(5));
-        let dot = |i: usize| -> f32 {
-            (0..8).map(|k| a[i / 8 * 8 + k].to_f32() * b[i % 8 * 8 + k].to_f32()).sum::<f32>() * SCALE
-        };
         Ok(Probe {
-            want: (0..128).map(|i| dot(i % 64)).collect(),
+            want: scaled_product(&a, &b, 8, SCALE).repeat(2),
             inputs: [gpu.tensor(&[64], &a)?, gpu.tensor(&[64], &b)?],
             product: gpu.tensor(&[128], &[f32::NAN; 128])?,
             first: gpu.tensor(&[4], &[u32::MAX; 4])?,

@@ -3,6 +3,7 @@
 
 use half::f16;
 
+use super::canary::scaled_product;
 use super::{Caps, Gpu};
 use crate::error::Result;
 use crate::kernel::{
@@ -51,11 +52,8 @@ impl Probe {
             (0..256).map(|i| f16::from_f32(((i * i + seed * i) % 61) as f32 - 30.0)).collect()
         };
         let (a, b) = (values(7), values(3));
-        let dot = |i: usize| -> f32 {
-            (0..16).map(|k| a[i / 16 * 16 + k].to_f32() * b[i % 16 * 16 + k].to_f32()).sum::<f32>() * SCALE
-        };
         Ok(Probe {
-            want: (0..256).map(dot).collect(),
+            want: scaled_product(&a, &b, 16, SCALE),
             inputs: [gpu.tensor(&[256], &a)?, gpu.tensor(&[256], &b)?],
             product: gpu.tensor(&[256], &[f32::NAN; 256])?,
         })
