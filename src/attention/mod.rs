@@ -20,6 +20,7 @@ mod coop;
 mod cpu;
 mod decode;
 mod extra;
+mod fragments;
 mod merge;
 mod merge_spec;
 mod msl;

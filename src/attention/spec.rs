@@ -4,7 +4,7 @@ use super::cases::{decode_cases, prefill_cases};
 use super::paged_cases::tile_cases;
 use super::plan::RESIDENT;
 use super::varlen_cases::varlen_cases;
-use super::{Sizes, coop, msl};
+use super::{Sizes, coop, fragments, msl};
 use crate::error::Result;
 use crate::kernel::{
     Access, Binding, Def, Defines, KernelSpec, Needs, Params, Recorder, Tier, Variant, defines, params, tier,
@@ -110,6 +110,7 @@ pub static ATTENTION_DECODE: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "attention/attention_decode.wgsl", || decode_variants(Tier::Base)),
         tier!(Subgroup, "attention/attention_decode.wgsl", || decode_variants(Tier::Subgroup)),
+        tier!(Spirv, "attention/attention_decode_fragments.wgsl", fragments::variants),
         tier!(Msl, "attention/attention_decode.metal", msl::decode_variants),
     ],
     cases: decode_cases,
@@ -228,7 +229,7 @@ fn of_widths(tier: Tier, extras: impl IntoIterator<Item = Extras> + Clone) -> Ve
 }
 
 /// Whether codes are stored with a constant added.
-fn offset(format: KvFormat) -> bool {
+pub(super) fn offset(format: KvFormat) -> bool {
     matches!(format, KvFormat::Int8 | KvFormat::Int4)
 }
 
@@ -281,6 +282,9 @@ pub(super) fn decode_variant(
     if tier == Tier::Msl {
         let (variant, rows) = msl::decode_variant(dtype, store.format, rows, d.max(d_v));
         return Ok(DecodePlan { variant, rows, resident: RESIDENT });
+    }
+    if tier == Tier::Spirv {
+        return fragments::plan(dtype, store, (d, d_v));
     }
     let subgroups = tier == Tier::Subgroup;
     let (quantised, bits) = (store.format.quantised(), store.format.bits());

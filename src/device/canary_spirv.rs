@@ -39,7 +39,7 @@ const NEEDS: Needs = Needs { f16: true, workgroup_storage: 0, threads: 32, coop_
 const LANES: u32 = 32;
 const SCALE: f32 = 0.5;
 
-/// One run of the canary: a product of two matrices of side 16 whose elements tell their places.
+/// One run of the canary: a product of two matrices of side 16 whose elements tell their places, added to a third.
 struct Probe {
     inputs: [Tensor; 2],
     product: Tensor,
@@ -52,8 +52,9 @@ impl Probe {
             (0..256).map(|i| f16::from_f32(((i * i + seed * i) % 61) as f32 - 30.0)).collect()
         };
         let (a, b) = (values(7), values(3));
+        let product = scaled_product(&a, &b, 16, SCALE);
         Ok(Probe {
-            want: scaled_product(&a, &b, 16, SCALE),
+            want: product.iter().enumerate().map(|(place, x)| x + place as f32).collect(),
             inputs: [gpu.tensor(&[256], &a)?, gpu.tensor(&[256], &b)?],
             product: gpu.tensor(&[256], &[f32::NAN; 256])?,
         })

@@ -1,5 +1,5 @@
-// product[16,16] = scale · a[16,16] · b[16,16]ᵀ by one subgroup, of matrices made of what each thread holds: see
-// src/device/canary_spirv.rs.
+// product[16,16] = scale · a[16,16] · b[16,16]ᵀ + place by one subgroup, of matrices made of what each thread holds, where place is 16 · row +
+// column: see src/device/canary_spirv.rs.
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/coop_matrix.wgsl"
@@ -29,5 +29,12 @@ fn main(@builtin(subgroup_invocation_id) lane: u32) {
     let scale = f16(params.scale);
     let left = fragment_a(a_of(i, j) * scale, a_of(i + 8u, j) * scale);
     let right = fragment_b(b_of(i, j), b_of(i + 8u, j));
-    coopStoreT(coopMultiplyAdd(left, right, MatC()), &product[0], SIDE);
+    var at = array<u32, 8>();
+    var places = array<f32, 8>();
+    for (var e = 0u; e < 8u; e++) {
+        at[e] = (i + e / 4u * 8u) * SIDE + 2u * j + e / 2u % 2u * 8u + e % 2u;
+        places[e] = f32(at[e]);
+    }
+    let elements = elements_of(coopMultiplyAdd(left, right, fragment_c(places)));
+    for (var e = 0u; e < 8u; e++) { product[at[e]] = elements[e]; }
 }

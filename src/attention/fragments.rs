@@ -1,0 +1,74 @@
+//! How `attention_decode` is specialised for matrices that are made of what each thread holds (the Spirv tier).
+
+use super::coop::FORMATS;
+use super::spec::{DecodePlan, Store, offset};
+use crate::kernel::{Def, Needs, Variant, defines};
+use crate::tensor::DType;
+
+/// Head sizes with a variant: four lanes share a row of K, eight a row of V, in whole pieces of eight elements.
+const WIDTHS: [u32; 2] = [64, 128];
+/// Rows of a matrix that hold queries; the other eight are never looked at.
+const ROWS: u32 = 8;
+
+/// The plan for heads of `d` elements, of values `d_v`.
+pub(super) fn plan(dtype: DType, store: Store, (d, d_v): (u32, u32)) -> Result<DecodePlan, String> {
+    if dtype != DType::F16 {
+        return Err("matrices take f16 queries".to_string());
+    }
+    if !FORMATS.contains(&store.format) {
+        return Err(format!("matrices take f16, which {} may exceed", store.format.name()));
+    }
+    if store.extra {
+        return Err(
+            "scores are changed only where each can be looked at: no bias, tree or soft cap".to_string()
+        );
+    }
+    if d != d_v || !WIDTHS.contains(&d) {
+        return Err(format!("head sizes of {WIDTHS:?}, keys and values alike"));
+    }
+    Ok(DecodePlan { variant: variant(store, d), rows: ROWS, resident: 1 })
+}
+
+fn variant(store: Store, d: u32) -> Variant {
+    // One workgroup fills a core: codes need 110 to 125 registers, f16 165. Several smaller ones would be as fast over one long
+    // sequence, but make more parts to merge.
+    let subgroups = if store.format.quantised() { 16 } else { 8 };
+    // Pieces of eight elements that a lane has of a row of K and of V, and how many of them a load of 16 bytes holds.
+    let (k_pieces, v_pieces) = (d / 8 / 4, d / 8 / 8);
+    let bits = store.format.bits() as u32;
+    let per_load = 16 / bits;
+    let (k_load, v_load) = (k_pieces.min(per_load), v_pieces.min(per_load.min(2)));
+    Variant {
+        defines: defines![
+            SUBGROUP = Def::Flag(true),
+            SIDE = Def::Num(16),
+            STORE = Def::Word(store.format.name()),
+            BITS = Def::Num(bits),
+            QUANTISED = Def::Flag(store.format.quantised()),
+            OFFSET = Def::Flag(offset(store.format)),
+            PAGED = Def::Flag(store.paged),
+            SUBGROUPS = Def::Num(subgroups),
+            KC = Def::Num(k_pieces / k_load),
+            KY = Def::Num(k_load),
+            VC = Def::Num(v_pieces / v_load),
+            VY = Def::Num(v_load),
+        ],
+        needs: Needs {
+            f16: true,
+            // The pool, then maxima and totals.
+            workgroup_storage: subgroups * ROWS * (4 * 8 * 8 + 2 * 4),
+            threads: subgroups * 32,
+            coop_side: 16,
+            subgroup_size: 32,
+        },
+    }
+}
+
+pub(super) fn variants() -> Vec<Variant> {
+    let stores = FORMATS.into_iter().flat_map(|format| {
+        // The codes of a cache are always in blocks.
+        let ways: &[bool] = if format.quantised() { &[true] } else { &[false, true] };
+        ways.iter().map(move |&paged| Store { format, paged, extra: false })
+    });
+    stores.flat_map(|store| WIDTHS.map(|d| variant(store, d))).collect()
+}

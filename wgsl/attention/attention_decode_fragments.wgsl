@@ -1,0 +1,346 @@
+// Attention of few queries over many keys, on cooperative matrices of what each thread holds (common/fragment.wgsl): as
+// attention_decode.wgsl, but a subgroup takes 16 keys at a time, for eight folded rows, and nothing passes through workgroup
+// memory on the way.
+//   Sᵀ = K·Qᵀ: lane 4i + j loads, of keys i and i + 8, every fourth load of the row, from j on: the order of the columns of Q and K does not matter
+// as long as it is the same. It has then the scores of these keys and of rows 2j and 2j + 1. Of B only the first eight columns are used; what
+// becomes of the others the compiler leaves out.
+//   Oᵀ = Vᵀ·Pᵀ: weights go to the lanes where B wants them, by four shuffles. Lane 4i + j loads every eighth load of V's rows of keys 2j, 2j + 1,
+// 2j + 8 and 2j + 9, from i on, and brings two keys of a column together into a word. It ends with two columns of rows 2j and 2j + 1.
+// Codes are not decoded, but made the halves that their bits are (kv_halves.wgsl). Scales of K multiply scores; those of V are added to
+// them as logarithms, so that weights in halves have the same range whatever they are.
+enable f16;
+enable wgpu_cooperative_matrix;
+//!include "common/grid.wgsl"
+//!include "common/lane.wgsl"
+//!include "common/kinds.wgsl"
+//!include "common/coop_matrix.wgsl"
+//!include "common/fragment.wgsl"
+//!include "common/decode_params.wgsl"
+//!include "common/kv_decode.wgsl"
+//!include "common/kv_halves.wgsl"
+//!include "common/decode_query.wgsl"
+//!include "common/decode_store.wgsl"
+
+@group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> k: array<KLoad>;
+@group(0) @binding(2) var<storage, read> v: array<VLoad>;
+@group(0) @binding(3) var<storage, read> scales: array<u32>; // QUANTISED: of K and V, f16, per row
+@group(0) @binding(4) var<storage, read> table: array<u32>;
+@group(0) @binding(5) var<storage, read> bias: array<u32>;
+@group(0) @binding(6) var<storage, read_write> out: array<u32>;
+@group(0) @binding(7) var<storage, read_write> workspace: array<f32>;
+
+const R = 8u;
+const STEP = SUBGROUPS * SIDE; // keys of a step of the workgroup
+const THREADS = SUBGROUPS * 32u;
+const MASKED = -1e30;
+const HEADROOM = 8.0;
+const LOG2_E = 1.4426950408889634;
+const K_LOADS = KC * 4u; // of a row
+const V_LOADS = VC * 8u;
+const LEAST_SCALE = 5.9604645e-8; // of f16, but for zero
+
+var<workgroup> tops: array<f32, SUBGROUPS * R>;
+var<workgroup> totals: array<f32, SUBGROUPS * R>;
+var<workgroup> pool: array<vec2<f32>, SUBGROUPS * R * 4u * 8u>;
+
+// Of a row, over the subgroups.
+fn workgroup_top(row: u32) -> f32 {
+    var most = MASKED;
+    for (var s = 0u; s < SUBGROUPS; s++) { most = max(most, tops[s * R + row]); }
+    return most;
+}
+fn workgroup_total(row: u32, top: f32) -> f32 {
+    var sum = 0.0;
+    for (var s = 0u; s < SUBGROUPS; s++) { sum += totals[s * R + row] * exp2(tops[s * R + row] - top); }
+    return sum;
+}
+
+// Over the lanes that have the same rows of scores.
+fn keys_sum(x: f32) -> f32 {
+    let two = x + subgroupShuffleXor(x, 4u);
+    let four = two + subgroupShuffleXor(two, 8u);
+    return four + subgroupShuffleXor(four, 16u);
+}
+fn keys_most(x: f32) -> f32 {
+    let two = max(x, subgroupShuffleXor(x, 4u));
+    let four = max(two, subgroupShuffleXor(two, 8u));
+    return max(four, subgroupShuffleXor(four, 16u));
+}
+
+// The row of the cache where the eight keys from `key` on start, as they share a block.
+fn row_of_eight(key: u32, sequence: u32, head_row: u32) -> u32 {
+#if PAGED
+    let block = key / params.block;
+    // Without a table there is one block, and a word of another buffer is read.
+    let number = table[sequence * params.table + 1u + block];
+    let known = select(sequence, min(number, params.blocks - 1u), params.table != 0u);
+    return known * params.block_rows + head_row + (key - block * params.block) * params.key_rows;
+#else
+    return sequence * params.block_rows + head_row + key * params.key_rows;
+#endif
+}
+
+// One of the eight. Those of a quantised cache follow each other, and all exist, as blocks hold a multiple of eight; of others, keys past
+// the last repeat it.
+fn row_of_key(row: u32, nth: u32, more: u32) -> u32 {
+#if QUANTISED
+    return row + nth;
+#else
+    return row + min(nth, more) * params.key_rows;
+#endif
+}
+
+@compute @workgroup_size(THREADS)
+fn main(place: Place) {
+    let lane = lane_of(place);
+    let index = group_index(place.group, place.groups);
+    let group = min(index, params.groups - 1u);
+    let subgroup = lane.subgroup;
+    let i = lane.subgroup_lane / 4u;
+    let j = lane.subgroup_lane % 4u;
+    let ratio = params.heads / params.kv_heads;
+    let rows = params.sq * ratio;
+    // Tiles of rows that read the same keys are neighbours in the grid.
+    let first = (group % params.tiles) * R;
+    let split = (group / params.tiles) % params.splits;
+    let pair = group / (params.tiles * params.splits);
+    let head = pair % params.kv_heads;
+    let sequence = pair / params.kv_heads;
+    let head_row = head * params.head_rows;
+#if PAGED
+    var len = params.kv_len;
+    if params.table != 0u { len = min(table[sequence * params.table], len); }
+#else
+    let len = params.kv_len;
+#endif
+
+    // This split of what the rows see together; from a multiple of eight, as eight keys share a block.
+    let from_key = visible(first, len).x & ~7u;
+    let to_key = visible(min(first + R, rows) - 1u, len).y;
+    let share = ((max(to_key, from_key) - from_key + params.splits - 1u) / params.splits + SIDE - 1u) & ~(SIDE - 1u);
+    let begin = min(from_key + split * share, to_key);
+    let end = min(begin + share, to_key);
+    let last = max(end, 1u) - 1u;
+    let steps = (max(end, begin) - begin + STEP - 1u) / STEP;
+#for x 2
+    let sees_{x} = visible(first + 2u * j + {x}u, len);
+    let until_{x} = min(sees_{x}.y, end);
+    var top_{x} = MASKED;
+    var total_{x} = 0.0; // of this lane's keys only
+#endfor
+
+#for c KC
+#for y KY
+    let q_{c}_{y} = q[query_at(first + i, ({c}u * 4u + j) * KY + {y}u, sequence, head)];
+#endfor
+#endfor
+    // Each lane looks up the row of one of this subgroup's next 32 eights.
+    let last_eight = last & ~7u;
+    var key = begin + subgroup * SIDE;
+    let own_eight = key + lane.subgroup_lane / 2u * STEP + lane.subgroup_lane % 2u * 8u;
+    var looked_up = row_of_eight(min(own_eight, last_eight), sequence, head_row);
+#for g 2
+    var row_{g} = subgroupShuffle(looked_up, {g}u);
+    var more_{g} = min(last - min(key + {g}u * 8u, last_eight), 7u);
+#for c KC
+    var k_{g}_{c} = k[row_of_key(row_{g}, i, more_{g}) * K_LOADS + {c}u * 4u + j];
+#endfor
+#for e 2
+#for c VC
+    var v_{g}{e}_{c} = v[row_of_key(row_{g}, 2u * j + {e}u, more_{g}) * V_LOADS + {c}u * 8u + i];
+#endfor
+#endfor
+#if QUANTISED
+    var scale_{g} = scales[row_{g} + i];
+#endif
+#endfor
+    let zero = vec4<f16>();
+#if OFFSET
+    var q_sum = 0.0;
+#endif
+#for c KC
+#for y KY
+    let eight_q_{c}_{y} = eight_of_query(q_{c}_{y});
+    let q_lo_{c}_{y} = fragment_b(eight_q_{c}_{y}.lo, zero);
+    let q_hi_{c}_{y} = fragment_b(eight_q_{c}_{y}.hi, zero);
+#if OFFSET
+    q_sum += dot(vec4<f32>(eight_q_{c}_{y}.lo), vec4(1.0)) + dot(vec4<f32>(eight_q_{c}_{y}.hi), vec4(1.0));
+#endif
+#endfor
+#endfor
+#if OFFSET
+    q_sum += subgroupShuffleXor(q_sum, 1u);
+    q_sum += subgroupShuffleXor(q_sum, 2u);
+#for x 2
+    let q_offset_{x} = CODE_OFFSET / CODE_UNIT * subgroupShuffle(q_sum, 8u * j + {x}u * 4u);
+#endfor
+#endif
+#for c VC
+#for y VY
+#for n 4
+    var sum_{c}_{y}_{n} = MatC();
+#endfor
+#endfor
+#endfor
+    // From where a lane's weights come, and in which half.
+    let weight_lane = 8u * j + i / 2u;
+    let weight_shift = i % 2u * 16u;
+
+    for (var step = 0u; step < steps; step++) {
+        var s_lo = MatC();
+        var s_hi = MatC();
+#for c KC
+#for y KY
+        {
+            let near = eight_of(k_piece(k_0_{c}, {y}u));
+            let far = eight_of(k_piece(k_1_{c}, {y}u));
+            s_lo = coopMultiplyAdd(fragment_a(near.lo, far.lo), q_lo_{c}_{y}, s_lo);
+            s_hi = coopMultiplyAdd(fragment_a(near.hi, far.hi), q_hi_{c}_{y}, s_hi);
+        }
+#endfor
+#endfor
+#for g 2
+#if QUANTISED
+        let scales_{g} = unpack2x16float(scale_{g});
+        // What lies behind the last key may be anything, NaN too.
+        let v_scale_{g} = select(LEAST_SCALE, scales_{g}.y, scales_{g}.y > LEAST_SCALE);
+#endif
+        let own_key_{g} = key + {g}u * 8u + i;
+#endfor
+        // The next step's K. Past the last key it is that of the last eight.
+        key += STEP;
+        if (step + 1u) % 16u == 0u {
+            looked_up = row_of_eight(min(own_eight + (step + 1u) * STEP, last_eight), sequence, head_row);
+        }
+#for g 2
+        row_{g} = subgroupShuffle(looked_up, (step + 1u) % 16u * 2u + {g}u);
+        more_{g} = min(last - min(key + {g}u * 8u, last_eight), 7u);
+#for c KC
+        k_{g}_{c} = k[row_of_key(row_{g}, i, more_{g}) * K_LOADS + {c}u * 4u + j];
+#endfor
+#if QUANTISED
+        scale_{g} = scales[row_{g} + i];
+#endif
+#endfor
+        let lo = elements_of(s_lo);
+        let hi = elements_of(s_hi);
+#for g 2
+#for x 2
+        var score_{g}{x} = lo[{g} * 4 + {x}] + hi[{g} * 4 + {x}] / HIGH;
+#if OFFSET
+        score_{g}{x} -= q_offset_{x};
+#endif
+#if QUANTISED
+        score_{g}{x} = score_{g}{x} * (scales_{g}.x * (params.scale * CODE_UNIT)) + log2(v_scale_{g});
+#else
+        score_{g}{x} *= params.scale;
+#endif
+        // Keys of another split are past the end of this one.
+        let seen_{g}{x} = own_key_{g} >= sees_{x}.x && own_key_{g} < until_{x};
+        score_{g}{x} = select(MASKED, score_{g}{x}, seen_{g}{x});
+#endfor
+#endfor
+        let own_most = vec2(max(score_00, score_10), max(score_01, score_11));
+        // A maximum that lags is as good: weights up to 2^HEADROOM lose nothing, and sums are seldom scaled.
+        if subgroupAny(any(own_most > vec2(top_0, top_1) + HEADROOM)) {
+#for x 2
+            let most_{x} = max(top_{x}, keys_most(own_most[{x}]));
+            let fade_{x} = exp2(top_{x} - most_{x});
+            top_{x} = most_{x};
+            total_{x} *= fade_{x};
+#endfor
+#for c VC
+#for y VY
+#for n 4
+            {
+                var e = elements_of(sum_{c}_{y}_{n});
+                e[0] *= fade_0;
+                e[1] *= fade_1;
+                e[4] *= fade_0;
+                e[5] *= fade_1;
+                sum_{c}_{y}_{n} = fragment_c(e);
+            }
+#endfor
+#endfor
+#endfor
+        }
+#for g 2
+#for x 2
+        // While all is masked the maximum is the sentinel itself: the mask decides, not the difference.
+        let weight_{g}{x} = select(0.0, exp2(score_{g}{x} - top_{x}), seen_{g}{x});
+#endfor
+        let word_{g} = pack2x16float(vec2(weight_{g}0, weight_{g}1));
+#endfor
+#for x 2
+#if QUANTISED
+        total_{x} += weight_0{x} / v_scale_0 + weight_1{x} / v_scale_1;
+#else
+        total_{x} += weight_0{x} + weight_1{x};
+#endif
+#endfor
+#for g 2
+        let even_{g} = subgroupShuffle(word_{g}, weight_lane) >> weight_shift;
+        let odd_{g} = subgroupShuffle(word_{g}, weight_lane + 4u) >> weight_shift;
+        let pair_{g} = (even_{g} & 0xffffu) | (odd_{g} << 16u);
+#endfor
+        let weights = fragment_b(four_halves(pair_0, pair_1), zero);
+#for c VC
+#for y VY
+        {
+            let crossed = cross_keys(v_piece(v_00_{c}, {y}u), v_piece(v_01_{c}, {y}u), v_piece(v_10_{c}, {y}u), v_piece(v_11_{c}, {y}u));
+#for n 4
+            let columns_{n} = columns_of(crossed, {n}u);
+            sum_{c}_{y}_{n} = coopMultiplyAdd(fragment_a(columns_{n}.lo, columns_{n}.hi), weights, sum_{c}_{y}_{n});
+#endfor
+        }
+#endfor
+#endfor
+#for g 2
+#for e 2
+#for c VC
+        v_{g}{e}_{c} = v[row_of_key(row_{g}, 2u * j + {e}u, more_{g}) * V_LOADS + {c}u * 8u + i];
+#endfor
+#endfor
+#endfor
+    }
+
+    // The workgroup's maximum and total of each row, then its sums, four matrices of each subgroup at a time.
+#for x 2
+    let place_{x} = subgroup * R + 2u * j + {x}u;
+    let sum_total_{x} = keys_sum(total_{x});
+    if i == 0u {
+        tops[place_{x}] = top_{x};
+        totals[place_{x}] = sum_total_{x};
+    }
+#endfor
+    workgroupBarrier();
+#for x 2
+    let factor_{x} = SUM_UNIT * exp2(tops[place_{x}] - workgroup_top(2u * j + {x}u));
+#endfor
+    let own_row = lane.thread / 4u % R; // the thread's of the results
+    let own_top = workgroup_top(own_row);
+    let own_total = workgroup_total(own_row, own_top);
+    let at_0 = (sequence * params.sq) * params.heads + head * ratio;
+#for c VC
+#for y VY
+    workgroupBarrier();
+#for n 4
+    {
+        let e = elements_of(sum_{c}_{y}_{n});
+#for x 2
+        pool[(place_{x} * 4u + {n}u) * 8u + i] = vec2(e[{x}], e[4 + {x}] / HIGH) * factor_{x};
+#endfor
+    }
+#endfor
+    workgroupBarrier();
+    for (var at = lane.thread / (4u * R); at < 8u; at += THREADS / (4u * R)) {
+        let n = lane.thread % 4u;
+        var sum = vec2<f32>();
+        for (var s = 0u; s < SUBGROUPS; s++) { sum += pool[((s * R + own_row) * 4u + n) * 8u + at]; }
+        let column = (({c}u * 8u + at) * VY + {y}u) * 8u + 2u * n;
+        if index < params.groups { store(first + own_row, column, split, at_0, sum, own_top, own_total); }
+    }
+#endfor
+#endfor
+}
