@@ -166,6 +166,8 @@ pub(super) fn paged_cases() -> Vec<Case> {
         wide(128, 128, shape(Perf, 1, 32, 8, &[32_768], 16)),
         wide(128, 128, contiguous(shape(Perf, 1, 32, 8, &[32_768], 0))),
         wide(128, 128, shape(Perf, 1, 32, 8, &[4096; 16], 16)),
+        // A chat: what is fixed counts.
+        wide(128, 128, shape(Perf, 1, 32, 8, &[1024], 16)),
     ];
     let mut all = Vec::new();
     for format in KvFormat::ALL {

@@ -6,8 +6,8 @@
 // becomes of the others the compiler leaves out.
 //   Oᵀ = Vᵀ·Pᵀ: weights go to the lanes where B wants them, by four shuffles. Lane 4i + j loads every eighth load of V's rows of keys 2j, 2j + 1,
 // 2j + 8 and 2j + 9, from i on, and brings two keys of a column together into a word. It ends with two columns of rows 2j and 2j + 1.
-// Codes are not decoded, but made the halves that their bits are (kv_halves.wgsl). Scales of K multiply scores; those of V are added to
-// them as logarithms, so that weights in halves have the same range whatever they are.
+// Codes are not decoded, but made the halves that their bits are (kv_halves.wgsl). Scales of K multiply scores, those of V weights, which
+// are kept in the range of halves by a factor of each row.
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/grid.wgsl"
@@ -34,7 +34,7 @@ const R = 8u;
 const STEP = SUBGROUPS * SIDE; // keys of a step of the workgroup
 const THREADS = SUBGROUPS * 32u;
 const MASKED = -1e30;
-const HEADROOM = 8.0;
+const MOST_WEIGHT = 256.0;
 const LOG2_E = 1.4426950408889634;
 const K_LOADS = KC * 4u; // of a row
 const V_LOADS = VC * 8u;
@@ -54,6 +54,15 @@ fn workgroup_total(row: u32, top: f32) -> f32 {
     var sum = 0.0;
     for (var s = 0u; s < SUBGROUPS; s++) { sum += totals[s * R + row] * exp2(tops[s * R + row] - top); }
     return sum;
+}
+
+// What a value is multiplied by beside its code.
+fn v_weight(weight: f32, scale: f32, unit: f32) -> f32 {
+#if QUANTISED
+    return weight * (scale * unit);
+#else
+    return weight;
+#endif
 }
 
 // Over the lanes that have the same rows of scores.
@@ -128,6 +137,9 @@ fn main(place: Place) {
     let until_{x} = min(sees_{x}.y, end);
     var top_{x} = MASKED;
     var total_{x} = 0.0; // of this lane's keys only
+    // QUANTISED: what the weights for V, with its scales, are multiplied by, and the logarithm that it undoes.
+    var v_unit_{x} = 1.0;
+    var v_log_{x} = 0.0;
 #endfor
 
 #for c KC
@@ -205,6 +217,8 @@ fn main(place: Place) {
         let scales_{g} = unpack2x16float(scale_{g});
         // What lies behind the last key may be anything, NaN too.
         let v_scale_{g} = select(LEAST_SCALE, scales_{g}.y, scales_{g}.y > LEAST_SCALE);
+#else
+        let v_scale_{g} = 1.0;
 #endif
         let own_key_{g} = key + {g}u * 8u + i;
 #endfor
@@ -232,23 +246,43 @@ fn main(place: Place) {
         score_{g}{x} -= q_offset_{x};
 #endif
 #if QUANTISED
-        score_{g}{x} = score_{g}{x} * (scales_{g}.x * (params.scale * CODE_UNIT)) + log2(v_scale_{g});
+        score_{g}{x} *= scales_{g}.x * (params.scale * CODE_UNIT);
 #else
         score_{g}{x} *= params.scale;
 #endif
-        // Keys of another split are past the end of this one.
+        // Keys of another split are past the end of this one. While all is masked the maximum is the sentinel itself: the mask decides,
+        // not the difference.
         let seen_{g}{x} = own_key_{g} >= sees_{x}.x && own_key_{g} < until_{x};
-        score_{g}{x} = select(MASKED, score_{g}{x}, seen_{g}{x});
+        var weight_{g}{x} = select(0.0, exp2(score_{g}{x} - top_{x}), seen_{g}{x});
+        var v_weight_{g}{x} = v_weight(weight_{g}{x}, v_scale_{g}, v_unit_{x});
 #endfor
 #endfor
-        let own_most = vec2(max(score_00, score_10), max(score_01, score_11));
-        // A maximum that lags is as good: weights up to 2^HEADROOM lose nothing, and sums are seldom scaled.
-        if subgroupAny(any(own_most > vec2(top_0, top_1) + HEADROOM)) {
+        // A maximum that lags is as good: halves hold weights up to MOST_WEIGHT, and sums are seldom scaled.
+        if subgroupAny(max(max(v_weight_00, v_weight_01), max(v_weight_10, v_weight_11)) > MOST_WEIGHT) {
 #for x 2
-            let most_{x} = max(top_{x}, keys_most(own_most[{x}]));
-            let fade_{x} = exp2(top_{x} - most_{x});
+            let most_{x} = max(top_{x}, keys_most(max(
+                select(MASKED, score_0{x}, seen_0{x}),
+                select(MASKED, score_1{x}, seen_1{x}),
+            )));
+            let faded_{x} = top_{x} - most_{x};
             top_{x} = most_{x};
-            total_{x} *= fade_{x};
+            total_{x} *= exp2(faded_{x});
+#if QUANTISED
+            // What is to be the weight 1 for V never falls, so no sum grows.
+            let largest_{x} = max(faded_{x} + v_log_{x}, keys_most(max(
+                select(MASKED, score_0{x} - most_{x} + log2(v_scale_0), seen_0{x}),
+                select(MASKED, score_1{x} - most_{x} + log2(v_scale_1), seen_1{x}),
+            )));
+            let fade_{x} = exp2(faded_{x} + (v_log_{x} - largest_{x}));
+            v_log_{x} = largest_{x};
+            v_unit_{x} = exp2(-largest_{x});
+#else
+            let fade_{x} = exp2(faded_{x});
+#endif
+#for g 2
+            weight_{g}{x} = select(0.0, exp2(score_{g}{x} - top_{x}), seen_{g}{x});
+            v_weight_{g}{x} = v_weight(weight_{g}{x}, v_scale_{g}, v_unit_{x});
+#endfor
 #endfor
 #for c VC
 #for y VY
@@ -265,21 +299,11 @@ fn main(place: Place) {
 #endfor
 #endfor
         }
-#for g 2
 #for x 2
-        // While all is masked the maximum is the sentinel itself: the mask decides, not the difference.
-        let weight_{g}{x} = select(0.0, exp2(score_{g}{x} - top_{x}), seen_{g}{x});
-#endfor
-        let word_{g} = pack2x16float(vec2(weight_{g}0, weight_{g}1));
-#endfor
-#for x 2
-#if QUANTISED
-        total_{x} += weight_0{x} / v_scale_0 + weight_1{x} / v_scale_1;
-#else
         total_{x} += weight_0{x} + weight_1{x};
-#endif
 #endfor
 #for g 2
+        let word_{g} = pack2x16float(vec2(v_weight_{g}0, v_weight_{g}1));
         let even_{g} = subgroupShuffle(word_{g}, weight_lane) >> weight_shift;
         let odd_{g} = subgroupShuffle(word_{g}, weight_lane + 4u) >> weight_shift;
         let pair_{g} = (even_{g} & 0xffffu) | (odd_{g} << 16u);
@@ -316,7 +340,7 @@ fn main(place: Place) {
 #endfor
     workgroupBarrier();
 #for x 2
-    let factor_{x} = SUM_UNIT * exp2(tops[place_{x}] - workgroup_top(2u * j + {x}u));
+    let factor_{x} = SUM_UNIT * exp2(top_{x} - workgroup_top(2u * j + {x}u) + v_log_{x});
 #endfor
     let own_row = lane.thread / 4u % R; // the thread's of the results
     let own_top = workgroup_top(own_row);
