@@ -4,12 +4,12 @@ use super::merge::{Parts, merge};
 use super::options::BiasSteps;
 use super::plan::Splits;
 use super::{
-    ATTENTION_DECODE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks, check, spec,
-    within_u32,
+    ATTENTION_DECODE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks, check, fragments,
+    spec, within_u32,
 };
 use crate::device::Caps;
 use crate::error::{Error, Result};
-use crate::kernel::{Launch, Recorder};
+use crate::kernel::{Launch, Recorder, Tier};
 use crate::kv::KvFormat;
 use crate::tensor::{DType, Tensor};
 
@@ -140,7 +140,10 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
     let subgroup = narrowest_subgroup(caps);
     let extra = options.mask().is_some() || options.soft_cap.is_some();
     let store = spec::Store { format: cache.format, paged: cache.paged, extra };
-    let plan = |tier| spec::decode_variant(tier, s.dtype, store, s.rows(), (s.d, s.d_v), subgroup);
+    let plan = |tier| match tier {
+        Tier::Spirv => fragments::plan(caps, s, store, splits),
+        _ => spec::decode_variant(tier, s.dtype, store, s.rows(), (s.d, s.d_v), subgroup),
+    };
     let (tier, defines, needs) =
         recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|plan| plan.variant.into()))?;
     let (served, resident) = plan(tier).map_or((1, 1), |plan| (plan.rows, plan.resident));

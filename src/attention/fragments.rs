@@ -1,7 +1,10 @@
 //! How `attention_decode` is specialised for matrices that are made of what each thread holds (the Spirv tier).
 
+use super::Sizes;
 use super::coop::FORMATS;
+use super::plan::Splits;
 use super::spec::{DecodePlan, Store, offset};
+use crate::device::Caps;
 use crate::kernel::{Def, Needs, Variant, defines};
 use crate::tensor::DType;
 
@@ -10,9 +13,12 @@ const WIDTHS: [u32; 2] = [64, 128];
 /// Rows of a matrix that hold queries; the other eight are never looked at.
 const ROWS: u32 = 8;
 
-/// The plan for heads of `d` elements, of values `d_v`.
-pub(super) fn plan(dtype: DType, store: Store, (d, d_v): (u32, u32)) -> Result<DecodePlan, String> {
-    if dtype != DType::F16 {
+/// Keys of a workgroup from which on it is a wide one, two steps of sixteen subgroups.
+const WIDE_KEYS: u32 = 512;
+
+/// The plan for a call, of at most `splits` splits or as many as there should be.
+pub(super) fn plan(caps: &Caps, s: &Sizes, store: Store, splits: Option<u32>) -> Result<DecodePlan, String> {
+    if s.dtype != DType::F16 {
         return Err("matrices take f16 queries".to_string());
     }
     if !FORMATS.contains(&store.format) {
@@ -23,16 +29,26 @@ pub(super) fn plan(dtype: DType, store: Store, (d, d_v): (u32, u32)) -> Result<D
             "scores are changed only where each can be looked at: no bias, tree or soft cap".to_string()
         );
     }
-    if d != d_v || !WIDTHS.contains(&d) {
+    if s.d != s.d_v || !WIDTHS.contains(&s.d) {
         return Err(format!("head sizes of {WIDTHS:?}, keys and values alike"));
     }
-    Ok(DecodePlan { variant: variant(store, d), rows: ROWS, resident: 1 })
+    let one_each = match splits {
+        Some(most) => Splits::of(s.kv_len, most),
+        None => Splits::plan(caps, s, ROWS, 1),
+    };
+    let wide = one_each.keys >= WIDE_KEYS;
+    let resident = if wide { 1 } else { 2 };
+    Ok(DecodePlan { variant: variant(store, s.d, wide), rows: ROWS, resident })
 }
 
-fn variant(store: Store, d: u32) -> Variant {
-    // One workgroup fills a core: codes need 110 to 125 registers, f16 165. Several smaller ones would be as fast over one long
-    // sequence, but make more parts to merge.
-    let subgroups = if store.format.quantised() { 16 } else { 8 };
+/// A wide workgroup fills a core: codes need 110 to 125 registers, f16 165. Several narrow ones would be as fast over one long
+/// sequence, but make more parts to merge; over few keys most subgroups of a wide one would have none.
+fn variant(store: Store, d: u32, wide: bool) -> Variant {
+    let subgroups = match (wide, store.format.quantised()) {
+        (true, true) => 16,
+        (true, false) => 8,
+        (false, _) => 4,
+    };
     // Pieces of eight elements that a lane has of a row of K and of V, and how many of them a load of 16 bytes holds.
     let (k_pieces, v_pieces) = (d / 8 / 4, d / 8 / 8);
     let bits = store.format.bits() as u32;
@@ -70,5 +86,6 @@ pub(super) fn variants() -> Vec<Variant> {
         let ways: &[bool] = if format.quantised() { &[true] } else { &[false, true] };
         ways.iter().map(move |&paged| Store { format, paged, extra: false })
     });
-    stores.flat_map(|store| WIDTHS.map(|d| variant(store, d))).collect()
+    let widths = stores.flat_map(|store| WIDTHS.map(|d| (store, d)));
+    widths.flat_map(|(store, d)| [false, true].map(|wide| variant(store, d, wide))).collect()
 }

@@ -283,9 +283,6 @@ pub(super) fn decode_variant(
         let (variant, rows) = msl::decode_variant(dtype, store.format, rows, d.max(d_v));
         return Ok(DecodePlan { variant, rows, resident: RESIDENT });
     }
-    if tier == Tier::Spirv {
-        return fragments::plan(dtype, store, (d, d_v));
-    }
     let subgroups = tier == Tier::Subgroup;
     let (quantised, bits) = (store.format.quantised(), store.format.bits());
     let bytes = subgroups && offset(store.format) && dtype != DType::F32;
