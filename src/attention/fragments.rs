@@ -89,3 +89,52 @@ pub(super) fn variants() -> Vec<Variant> {
     let widths = stores.flat_map(|store| WIDTHS.map(|d| (store, d)));
     widths.flat_map(|(store, d)| [false, true].map(|wide| variant(store, d, wide))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Gpu;
+    use crate::kv::KvFormat;
+
+    fn caps() -> Caps {
+        let mut caps = Gpu::new().expect("an adapter").caps().clone();
+        caps.device_type = wgpu::DeviceType::DiscreteGpu;
+        caps
+    }
+
+    const SIZES: Sizes =
+        Sizes { dtype: DType::F16, b: 1, sq: 1, hq: 32, hkv: 8, d: 128, d_v: 128, capacity: 0, kv_len: 0 };
+    const STORE: Store = Store { format: KvFormat::Int8, paged: true, extra: false };
+
+    fn subgroups(s: &Sizes, store: Store, splits: Option<u32>) -> (u32, u32) {
+        let plan = plan(&caps(), s, store, splits).expect("it is served");
+        (plan.variant.needs.threads / 32, plan.resident)
+    }
+
+    #[test]
+    fn workgroups_are_wide_where_each_has_two_steps() {
+        for (format, wide) in [(KvFormat::Int8, 16), (KvFormat::F16, 8)] {
+            let store = Store { format, ..STORE };
+            let of = |kv_len, splits| subgroups(&Sizes { kv_len, ..SIZES }, store, splits);
+            assert_eq!(of(511, Some(1)), (4, 2));
+            assert_eq!(of(512, Some(1)), (wide, 1));
+            assert_eq!(of(1024, Some(2)), (wide, 1));
+            assert_eq!(of(1024, None), (4, 2), "eight KV heads share 132 compute units, so 64 keys each");
+            assert_eq!(of(32_768, None), (wide, 1));
+            let batch = Sizes { kv_len: 512, b: 64, ..SIZES };
+            assert_eq!(subgroups(&batch, store, None), (wide, 1), "nothing to split");
+        }
+    }
+
+    #[test]
+    fn what_is_not_served_says_why() {
+        let refused =
+            |s: Sizes, store| plan(&caps(), &s, store, None).map(drop).expect_err("it is not served");
+        assert!(refused(Sizes { dtype: DType::F32, ..SIZES }, STORE).contains("f16 queries"));
+        assert!(refused(Sizes { dtype: DType::Bf16, ..SIZES }, STORE).contains("f16 queries"));
+        assert!(refused(SIZES, Store { format: KvFormat::Bf16, ..STORE }).contains("bf16"));
+        assert!(refused(SIZES, Store { extra: true, ..STORE }).contains("bias"));
+        assert!(refused(Sizes { d_v: 64, ..SIZES }, STORE).contains("alike"));
+        assert!(refused(Sizes { d: 96, d_v: 96, ..SIZES }, STORE).contains("[64, 128]"));
+    }
+}
