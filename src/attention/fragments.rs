@@ -36,9 +36,12 @@ pub(super) fn plan(caps: &Caps, s: &Sizes, store: Store, splits: Option<u32>) ->
         Some(most) => Splits::of(s.kv_len, most),
         None => Splits::plan(caps, s, ROWS, 1),
     };
-    let wide = one_each.keys >= WIDE_KEYS;
-    let resident = if wide { 1 } else { 2 };
-    Ok(DecodePlan { variant: variant(store, s.d, wide), rows: ROWS, resident })
+    // A device that was opened with the least limits allows for narrow ones only.
+    let wide = variant(store, s.d, true);
+    if one_each.keys >= WIDE_KEYS && wide.needs.unmet(caps).is_none() {
+        return Ok(DecodePlan { variant: wide, rows: ROWS, resident: 1 });
+    }
+    Ok(DecodePlan { variant: variant(store, s.d, false), rows: ROWS, resident: 2 })
 }
 
 /// A wide workgroup fills a core: codes need 110 to 125 registers, f16 165. Several narrow ones would be as fast over one long
@@ -96,10 +99,17 @@ mod tests {
     use crate::Gpu;
     use crate::kv::KvFormat;
 
+    /// As far as planners can tell, a large NVIDIA GPU.
     fn caps() -> Caps {
-        let mut caps = Gpu::new().expect("an adapter").caps().clone();
-        caps.device_type = wgpu::DeviceType::DiscreteGpu;
-        caps
+        Caps {
+            f16: true,
+            subgroup_size: 32,
+            coop_side: Some(16),
+            max_workgroup_storage: 48 << 10,
+            max_workgroup_threads: 1024,
+            device_type: wgpu::DeviceType::DiscreteGpu,
+            ..Gpu::new().expect("an adapter").caps().clone()
+        }
     }
 
     const SIZES: Sizes =
@@ -123,6 +133,16 @@ mod tests {
             assert_eq!(of(32_768, None), (wide, 1));
             let batch = Sizes { kv_len: 512, b: 64, ..SIZES };
             assert_eq!(subgroups(&batch, store, None), (wide, 1), "nothing to split");
+        }
+    }
+
+    #[test]
+    fn least_limits_allow_for_narrow_workgroups() {
+        let caps = Caps { max_workgroup_storage: 16 << 10, max_workgroup_threads: 256, ..caps() };
+        for format in FORMATS {
+            let plan = plan(&caps, &Sizes { kv_len: 32_768, ..SIZES }, Store { format, ..STORE }, None);
+            let needs = plan.expect("it is served").variant.needs;
+            assert_eq!(needs.unmet(&caps), None);
         }
     }
 
