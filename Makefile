@@ -1,7 +1,7 @@
 # Everything runs from here; see README.md. `make` alone lists the targets.
 SHELL := /bin/bash
 PROMPT ?= The borrow checker
-.PHONY: help setup demo test test-coop test-msl audit audit-report performance-tables inventory lint bench
+.PHONY: help setup demo test test-coop test-msl audit audit-report performance-tables inventory lint lint-workflow bench
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -52,6 +52,12 @@ lint:
 	cargo clippy --release --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
 	cargo clippy --release --no-default-features -- -D warnings
+
+## make lint-workflow  the CI's workflow against GitHub's schema (needs Python)
+lint-workflow:
+	@python3 -m venv target/workflow
+	@target/workflow/bin/pip install --quiet check-jsonschema
+	@target/workflow/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 ## make bench      times the real shapes of every kernel; ARGS="-- qgemv" filters
 bench: setup
