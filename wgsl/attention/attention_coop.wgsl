@@ -135,8 +135,8 @@ fn main(
     var total = 0.0; // of this thread's keys only
     var fade = 0.0;
 
-    // Threads fetch a piece each of every FETCHED-th row.
-    let fetched = thread / PIECES;
+    // Threads fetch a piece each of every FETCHED-th row; those to spare fetch what nobody stages.
+    let fetched = select(thread / PIECES, KEYS, !EVEN && thread >= FETCHED * PIECES);
     let piece = thread % PIECES;
 #if EXTRAS == paged
     let k_step = params.d4 / 2u;

@@ -49,7 +49,11 @@ fn scan(value: vec2<u32>, thread: u32) -> Scan {
 // The thread in whose value the running sum passes `goal`, or NONE; and its value and what came before it.
 struct Pick { thread: u32, before: vec2<u32>, value: vec2<u32> }
 fn pick(value: vec2<u32>, upto: vec2<u32>, goal: vec2<u32>, thread: u32) -> Pick {
-    if thread == 0u { picked = NONE; }
+    if thread == 0u {
+        picked = NONE;
+        picked_before = vec2(0u);
+        picked_value = vec2(0u);
+    }
     workgroupBarrier();
     let before = minus(upto, value);
     if !less(goal, before) && less(goal, upto) {
