@@ -58,27 +58,15 @@ fn main(place: Place) {
 #endif
     let team = id / TL;
     let ratio = params.heads / params.kv_heads;
-    let rows = params.sq * ratio;
-    // Tiles of rows that read the same keys are neighbours in the grid.
-    let first = (group % params.tiles) * R;
-    let split = (group / params.tiles) % params.splits;
-    let pair = group / (params.tiles * params.splits);
-    let head = pair % params.kv_heads;
-    let sequence = pair / params.kv_heads;
+    let work = work_of(group, R, 4u, 4u);
+    let first = work.first;
+    let split = work.split;
+    let head = work.head;
+    let sequence = work.sequence;
+    let len = work.len;
+    let begin = work.begin;
+    let end = work.end;
     let head_row = head * params.head_rows;
-#if PAGED
-    var len = params.kv_len;
-    if params.table != 0u { len = min(table[sequence * params.table], len); }
-#else
-    let len = params.kv_len;
-#endif
-
-    // This split of what the rows see together; from a multiple of four, as four keys share a block.
-    let from_key = visible(first, len).x & ~3u;
-    let to_key = visible(min(first + R, rows) - 1u, len).y;
-    let share = ((max(to_key, from_key) - from_key + params.splits - 1u) / params.splits + 3u) & ~3u;
-    let begin = min(from_key + split * share, to_key);
-    let end = min(begin + share, to_key);
     let last = max(end, 1u) - 1u;
     let steps = (max(end, begin) - begin + STEP - 1u) / STEP;
 

@@ -35,7 +35,6 @@ const STEP = SUBGROUPS * SIDE; // keys of a step of the workgroup
 const THREADS = SUBGROUPS * 32u;
 const MASKED = -1e30;
 const MOST_WEIGHT = 256.0;
-const LOG2_E = 1.4426950408889634;
 const K_LOADS = KC * 4u; // of a row
 const V_LOADS = VC * 8u;
 const LEAST_SCALE = 5.9604645e-8; // of f16, but for zero
@@ -109,27 +108,15 @@ fn main(place: Place) {
     let i = lane.subgroup_lane / 4u;
     let j = lane.subgroup_lane % 4u;
     let ratio = params.heads / params.kv_heads;
-    let rows = params.sq * ratio;
-    // Tiles of rows that read the same keys are neighbours in the grid.
-    let first = (group % params.tiles) * R;
-    let split = (group / params.tiles) % params.splits;
-    let pair = group / (params.tiles * params.splits);
-    let head = pair % params.kv_heads;
-    let sequence = pair / params.kv_heads;
+    let work = work_of(group, R, 8u, SIDE);
+    let first = work.first;
+    let split = work.split;
+    let head = work.head;
+    let sequence = work.sequence;
+    let len = work.len;
+    let begin = work.begin;
+    let end = work.end;
     let head_row = head * params.head_rows;
-#if PAGED
-    var len = params.kv_len;
-    if params.table != 0u { len = min(table[sequence * params.table], len); }
-#else
-    let len = params.kv_len;
-#endif
-
-    // This split of what the rows see together; from a multiple of eight, as eight keys share a block.
-    let from_key = visible(first, len).x & ~7u;
-    let to_key = visible(min(first + R, rows) - 1u, len).y;
-    let share = ((max(to_key, from_key) - from_key + params.splits - 1u) / params.splits + SIDE - 1u) & ~(SIDE - 1u);
-    let begin = min(from_key + split * share, to_key);
-    let end = min(begin + share, to_key);
     let last = max(end, 1u) - 1u;
     let steps = (max(end, begin) - begin + STEP - 1u) / STEP;
 #for x 2

@@ -27,3 +27,27 @@ fn visible(row: u32, len: u32) -> vec2<u32> {
     let first = select(0u, u32(max(position + 1 - i32(params.window), 0)), params.window != 0u);
     return vec2(first, last);
 }
+
+// What a workgroup takes: a tile of the folded rows of one KV head, and a split of the keys that they see.
+struct Work { first: u32, split: u32, head: u32, sequence: u32, len: u32, begin: u32, end: u32 }
+
+// Of tiles of `tile` rows, and splits that begin at multiples of `align`, as so many keys share a block, and have a multiple of `unit` keys.
+fn work_of(group: u32, tile: u32, align: u32, unit: u32) -> Work {
+    let rows = params.sq * (params.heads / params.kv_heads);
+    // Tiles of rows that read the same keys are neighbours in the grid.
+    let first = (group % params.tiles) * tile;
+    let split = (group / params.tiles) % params.splits;
+    let pair = group / (params.tiles * params.splits);
+    let head = pair % params.kv_heads;
+    let sequence = pair / params.kv_heads;
+    var len = params.kv_len;
+#if PAGED
+    if params.table != 0u { len = min(table[sequence * params.table], len); }
+#endif
+    let from_key = visible(first, len).x & ~(align - 1u);
+    let to_key = visible(min(first + tile, rows) - 1u, len).y;
+    let all = max(to_key, from_key) - from_key;
+    let share = ((all + params.splits - 1u) / params.splits + unit - 1u) & ~(unit - 1u);
+    let begin = min(from_key + split * share, to_key);
+    return Work(first, split, head, sequence, len, begin, min(begin + share, to_key));
+}

@@ -1,7 +1,7 @@
 // Matrices of side 16 of the elements that each thread holds, as NVIDIA spreads them over 32 lanes: of A lane 4·i + j has those of
 // rows i and i + 8 and columns 2j, 2j + 1, 2j + 8, 2j + 9, of B likewise those of columns i and i + 8. Columns of A and rows of B are
-// K, where the order does not matter as long as both have the same. What loads from private
-// memory and stores into it mean says src/kernel/spirv.rs.
+// K, where the order does not matter as long as both have the same. What loads from private memory and stores into it mean says
+// src/kernel/spirv.rs.
 fn fragment_a(near: vec4<f16>, far: vec4<f16>) -> MatA {
     var elements = array<f16, 8>(near.x, near.y, near.z, near.w, far.x, far.y, far.z, far.w);
     return coopLoad<MatA>(&elements[0], 8u);
