@@ -43,6 +43,27 @@ impl Gpu {
         Ok(Tensor::new(Arc::new(Storage::new(self, buffer)), dtype, shape))
     }
 
+    /// Memory for what lies between two launches of one request. All requests share it: launches of a device run in the order of
+    /// their submission, each after what it depends on. It grows to the largest that was asked for; what it was before lives as long
+    /// as recorded launches name it.
+    pub(crate) fn scratch(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        let mut kept = self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = (shape.iter().product::<usize>() * dtype.size()).div_ceil(4);
+        let tensor = match kept.take().filter(|t| t.len() >= words) {
+            Some(tensor) => tensor,
+            None => self.alloc(DType::U32, &[words])?,
+        };
+        let scratch = Tensor::new(tensor.storage.clone(), dtype, shape);
+        *kept = Some(tensor);
+        Ok(scratch)
+    }
+
+    /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches. Products of 17 to 64 rows with quantised weights take
+    /// as much as their activations, where the `Spirv` tier serves; nothing else does.
+    pub fn scratch_bytes(&self) -> u64 {
+        self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Tensor::bytes)
+    }
+
     /// A new tensor holding `data`.
     ///
     /// # Errors

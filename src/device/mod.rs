@@ -22,6 +22,7 @@ pub use memory::Readback;
 
 use crate::error::{Error, Result};
 use crate::kernel::{MslSource, PipelineCache, Recorder, Tier};
+use crate::tensor::Tensor;
 
 /// A device, its queue, what it can do, and the caches of pipelines and bind groups. Cheap to clone; clones
 /// share everything.
@@ -36,6 +37,8 @@ pub(crate) struct Inner {
     pub forced_tier: Option<Tier>,
     pub pipelines: PipelineCache,
     pub id: u64,
+    /// See [`Gpu::scratch`].
+    scratch: Mutex<Option<Tensor>>,
     lost: Arc<AtomicBool>,
     lost_reason: Arc<Mutex<String>>,
 }
@@ -106,6 +109,7 @@ impl Gpu {
             forced_tier: options.tier,
             pipelines: PipelineCache::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            scratch: Mutex::default(),
             lost: Arc::default(),
             lost_reason: Arc::default(),
         };
@@ -130,6 +134,7 @@ impl Gpu {
             forced_tier: self.0.forced_tier,
             pipelines: PipelineCache::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            scratch: Mutex::default(),
             lost: self.0.lost.clone(),
             lost_reason: self.0.lost_reason.clone(),
         }))

@@ -21,6 +21,7 @@ pub static CATALOGUE: &[&KernelSpec] = &[
     &crate::matmul::QKV_GEMV,
     &crate::matmul::NORM_QKV_GEMV,
     &crate::matmul::GEMM_BATCHED,
+    &crate::matmul::ARRANGE_ROWS,
     &crate::sparse::GEMM_SPARSE,
     &crate::sparse::GEMV_SPARSE,
     &crate::dequant::DEQUANT,

@@ -9,7 +9,8 @@ use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::tensor::{Storage, Tensor};
 
-/// Records launches into a [`wgpu::ComputePass`]. It owns no pass, submits nothing and allocates no GPU memory.
+/// Records launches into a [`wgpu::ComputePass`]. It owns no pass, submits nothing and allocates no GPU memory, but for what
+/// [`Gpu`] keeps for launches in between: see [`Gpu::scratch_bytes`].
 /// Launches in one pass see the results of the ones before.
 ///
 /// ```no_run
@@ -185,9 +186,8 @@ impl<'p, 'e> Recorder<'p, 'e> {
         result
     }
 
-    /// Records one launch. An empty grid records nothing.
-    pub(crate) fn launch<P: Params>(&mut self, launch: Launch<'_, P>) -> Result<()> {
-        let Launch { spec, tier, defines, needs, binds, params, groups } = launch;
+    /// Whether a kernel can be given these.
+    pub(crate) fn check(&self, spec: &KernelSpec, binds: &[Bind<'_>]) -> Result<()> {
         debug_assert_eq!(binds.len(), spec.bindings.len(), "{}", spec.name);
         // Last first: stand-ins for absent arguments come before the tensor that they borrow.
         for (bind, binding) in binds.iter().zip(spec.bindings).rev() {
@@ -210,6 +210,13 @@ impl<'p, 'e> Recorder<'p, 'e> {
                 return Err(Error::shape(spec.name, what, "one buffer", "two: one is read, one is written"));
             }
         }
+        Ok(())
+    }
+
+    /// Records one launch. An empty grid records nothing.
+    pub(crate) fn launch<P: Params>(&mut self, launch: Launch<'_, P>) -> Result<()> {
+        let Launch { spec, tier, defines, needs, binds, params, groups } = launch;
+        self.check(spec, binds)?;
         if let Some(reason) = needs.unmet(self.gpu.caps()) {
             let have = self.gpu.caps().adapter.clone();
             return Err(Error::Unsupported { what: spec.name.into(), need: reason, have });

@@ -8,6 +8,7 @@
 //!
 //! Outputs in bf16 are stored two a word: their rows must be of even length.
 
+mod arrange;
 mod batched;
 mod batched_cases;
 mod batched_coop;
@@ -31,6 +32,7 @@ mod tests;
 mod tiles;
 mod weight;
 
+pub use arrange::ARRANGE_ROWS;
 pub use batched::{Batched, record_batched};
 pub use batched_spec::GEMM_BATCHED;
 pub(crate) use cases::{pack, places};
@@ -340,6 +342,19 @@ fn launch_parts<'a>(
     let request = plan::Request { spec, m, n, a: a.dtype(), out, pair };
     let (tier, defines, needs) =
         recorder.choose(spec, |tier| plan::variant(recorder.gpu().caps(), tier, &request, weight))?;
+    let arranged = match plan::arrangement(&defines) {
+        Some(order) => {
+            // As the product would refuse it.
+            for part in weight.parts() {
+                let [b4, b5, b6, b7, b8] = extra(part);
+                let binds = [a, &part.words, &part.scales, &part.zeros, b4, b5, b6, b7, b8];
+                recorder.check(spec, &binds[..spec.bindings.len().min(binds.len())])?;
+            }
+            Some(arrange::record(recorder, a, order)?)
+        }
+        None => None,
+    };
+    let a = arranged.as_ref().unwrap_or(a);
     for part in weight.parts() {
         let [b4, b5, b6, b7, b8] = extra(part);
         let binds = [a, &part.words, &part.scales, &part.zeros, b4, b5, b6, b7, b8];

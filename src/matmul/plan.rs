@@ -115,6 +115,25 @@ pub(super) fn variant(
     Ok(fuse(coop_variant(tile, traits, (a, out), pair, vector_tiles), spec).into())
 }
 
+/// How the Spirv tier takes activations: see `wgsl/matmul/arrange_rows.wgsl`.
+#[derive(Clone, Copy)]
+pub(super) struct Arrangement {
+    /// Columns of a lane.
+    pub each: u32,
+    /// In the order of pairs of codes.
+    pub paired: bool,
+    /// What rows are padded to a multiple of.
+    pub step: usize,
+}
+
+/// That which a specialisation needs, if it does.
+pub(super) fn arrangement(defines: &Defines) -> Option<Arrangement> {
+    let flag = |name| defines.iter().any(|(key, value)| *key == name && matches!(value, Def::Flag(true)));
+    let (each, subgroups) = (define(defines, "W_EACH")?, define(defines, "GRID_K")?);
+    let order = Arrangement { each: each as u32, paired: flag("HALVES"), step: 4 * each * subgroups };
+    flag("ARRANGED").then_some(order)
+}
+
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
 pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
     match (define(defines, "COLUMNS"), define(defines, "FRAG_M")) {

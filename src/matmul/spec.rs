@@ -279,6 +279,8 @@ pub(super) fn coop_variant(
         Rows::Exact if tile.staging == Staging::Shared && tile.step(&walk) > 64 => Rows::Padded,
         rows => rows,
     };
+    // Arranged activations are halves and as long as the steps.
+    let (rows, dtypes) = if tile.arranged() { (Rows::Exact, (DType::F16, dtypes.1)) } else { (rows, dtypes) };
     let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
     let halves = matches!(traits.format, Format::Fp4 | Format::Int4);
     set(&mut defines, "HALVES", halves);
@@ -311,6 +313,7 @@ pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> 
         OWN = Def::Flag(own),
         FRAGMENTS = Def::Flag(matches!(tile.staging, Staging::Fragments { .. })),
         A_HALVES = Def::Num(a_halves),
+        ARRANGED = Def::Flag(tile.arranged()),
         A_STRIDE = Def::Num(tile.a_stride()),
         W_PARTS = Def::Num(tile.parts()),
         PART_FRAGS = Def::Num(tile.frags.1 / tile.parts()),

@@ -142,6 +142,11 @@ impl CoopTile {
             Staging::Fragments { .. } => Walk { depth: 1, ..of(packet, 1) },
         }
     }
+    /// Whether activations come in the order of the matrices' elements: see `wgsl/matmul/arrange_rows.wgsl`. For few rows the launch
+    /// that does it costs more than it saves.
+    pub fn arranged(&self) -> bool {
+        matches!(self.staging, Staging::Fragments { .. }) && self.frags.0 >= 2
+    }
     /// Columns in a step of the whole workgroup, of packets of so many elements.
     pub fn step(&self, walk: &Walk) -> u32 {
         match self.staging {

@@ -1,14 +1,23 @@
 // The walk of subgroups that decode w in registers into their matrices' elements, without workgroup memory, each for every GRID_Kth
 // slice of K. Four neighbouring lanes hold four neighbouring packets of a row of w, and the same columns of rows of a: K is summed in
-// that order.
+// that order. ARRANGED: a comes from matmul/arrange_rows.wgsl, so that what a subgroup loads at once lies side by side.
     const SLICE = 4u * W_EACH;
     const STEP = GRID_K * SLICE;
     let own_k = subgroup / (GRID_M * GRID_N) * SLICE + lane % 4u * W_EACH;
     let near = lane / 4u;
+#if ARRANGED
+    let padded_k = (params.k + STEP - 1u) / STEP * STEP;
+    let own_a = subgroup / (GRID_M * GRID_N) * SLICE + lane;
+#endif
 #for i FRAG_M
 #for h A_HALVES
+#if ARRANGED
+    let a_at_{i}_{h} = min((m0 + frag_m) / 8u + {i}u * 2u + {h}u, (params.m - 1u) / 8u) * padded_k + own_a;
+    var a_{i}_{h} = a[a_at_{i}_{h}];
+#else
     let a_row_{i}_{h} = min(m0 + frag_m + {i}u * SIDE + {h}u * 8u + near, params.m - 1u);
     var a_{i}_{h} = load_eight(a_row_{i}_{h}, own_k);
+#endif
 #endfor
 #endfor
 #for j FRAG_N
@@ -41,20 +50,28 @@
         {
             const AT = {s}u * SPAN + {c}u * 8u;
 #for i FRAG_M
-            let near_a_{i} = half_activations(widen(a_{i}_0, k + AT));
+            let near_a_{i} = held(a_{i}_0, k + AT);
 #if A_HALVES == 2
-            let far_a_{i} = half_activations(widen(a_{i}_1, k + AT));
+            let far_a_{i} = held(a_{i}_1, k + AT);
 #else
             let far_a_{i} = HalfEight();
 #endif
             let a_lo_{i} = fragment_a(near_a_{i}.lo, far_a_{i}.lo);
             let a_hi_{i} = fragment_a(near_a_{i}.hi, far_a_{i}.hi);
 #for h A_HALVES
+#if ARRANGED
+            if AT + 8u == W_EACH {
+                a_{i}_{h} = a[a_at_{i}_{h} + min(k0 + STEP, padded_k - STEP)];
+            } else {
+                a_{i}_{h} = a[a_at_{i}_{h} + k0 + (AT / 8u + 1u) * 32u];
+            }
+#else
             if AT + 8u == W_EACH {
                 a_{i}_{h} = load_eight(a_row_{i}_{h}, k + STEP);
             } else {
                 a_{i}_{h} = load_nth_eight(a_row_{i}_{h}, k, AT / 8u + 1u);
             }
+#endif
 #endfor
 #endfor
 #for j FRAG_N

@@ -65,10 +65,25 @@ fn scale_group(k: u32) -> u32 {
     return min(k >> params.group_shift, max(params.groups, 1u) - 1u);
 }
 
+// A packet's chunk decoded, of which no other word is loaded.
+fn decode_at(row: u32, packet: u32, chunk: u32) -> Eight {
+    let at = row * params.packets + packet;
+#if PACKET_WORDS == 3
+    let word = 3u * at + 24u * chunk / 32u;
+    return decode_bits(between(w[word], w[min(word + 1u, 3u * at + 2u)], chunk));
+#elif PACKET_WORDS == 2
+    return decode(Packet(w[at][chunk / 2u], 0u, 0u, 0u), chunk % 2u);
+#elif PACKET == 32
+    return decode(Packet(w[at][chunk], 0u, 0u, 0u), 0u);
+#else
+    return decode(load_packet(row, packet), chunk);
+#endif
+}
+
 // Eight weights of a row from column `k` (a multiple of 8); past the row's end whatever its last packet holds.
 fn weight_eight(row: u32, k: u32) -> Eight {
     let packet = min(k / PACKET, params.packets - 1u);
-    let v = decode(load_packet(row, packet), (k / 8u) % CHUNKS);
+    let v = decode_at(row, packet, (k / 8u) % CHUNKS);
     let group = scale_group(k);
     // Products of halves have 22 bits and those of codes fewer: only the sum rounds, fused or not.
     let scale = load_scale(row, group);

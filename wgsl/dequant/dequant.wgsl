@@ -33,10 +33,17 @@ fn main(
     fill_book(thread);
     workgroupBarrier();
 #endif
-    let first = group_index(group, groups) * (THREADS * EACH) + thread;
+    let first = group_index(group, groups) * (THREADS * EACH);
+#if ROWS != flat
+    let chunks = (params.k + 7u) / 8u;
+    let first_row = first / chunks;
+    let start = Chunk(first_row, first - first_row * chunks);
+#else
+    let start = Chunk(0u, first);
+#endif
     // All loads before all stores: they wait together.
 #for i EACH
-    let place_{i} = locate(first + {i}u * THREADS);
+    let place_{i} = locate(start, thread + {i}u * THREADS);
     let value_{i} = weight_eight(min(place_{i}.row, params.n - 1u), place_{i}.k);
 #endfor
 #for i EACH
@@ -46,13 +53,17 @@ fn main(
 
 struct Chunk { row: u32, k: u32 }
 
-fn locate(chunk: u32) -> Chunk {
+// The place of the `i`th chunk from `start` on, whose `k` is in chunks.
+fn locate(start: Chunk, i: u32) -> Chunk {
+    let at = start.k + i;
 #if ROWS == flat
-    return Chunk(0u, chunk * 8u);
+    return Chunk(0u, at * 8u);
 #else
     let chunks = (params.k + 7u) / 8u;
-    let row = chunk / chunks;
-    return Chunk(row, (chunk - row * chunks) * 8u);
+    // Floats divide faster; they are exact here for rows of fewer than 2²⁰ chunks: a half more is that far from a whole number.
+    var rows = u32((f32(at) + 0.5) / f32(chunks));
+    if chunks >= 1u << 20u { rows = at / chunks; }
+    return Chunk(start.row + rows, (at - rows * chunks) * 8u);
 #endif
 }
 

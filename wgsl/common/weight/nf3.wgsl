@@ -17,15 +17,15 @@ fn codebook(q: vec4<u32>) -> vec4<f32> {
 #if BOOK
 //!include "common/weight/book.wgsl"
 const ENTRIES = 8u;
-fn decode(p: Packet, chunk: u32) -> Eight {
-    let q = three_bits(p, chunk);
+fn decode_bits(q: u32) -> Eight {
     let first = looked_up((q & 0x00070007u) | ((q << 5u) & 0x07000700u));
     let second = looked_up(((q >> 6u) & 0x00070007u) | ((q >> 1u) & 0x07000700u));
     return Eight(vec4<f32>(first.xy, second.xy), vec4<f32>(first.zw, second.zw));
 }
 #else
-fn decode(p: Packet, chunk: u32) -> Eight {
-    let q = vec4<u32>(three_bits(p, chunk));
+fn decode_bits(all: u32) -> Eight {
+    let q = vec4<u32>(all);
     return Eight(codebook(q >> vec4<u32>(0u, 3u, 6u, 9u)), codebook(q >> vec4<u32>(16u, 19u, 22u, 25u)));
 }
 #endif
+fn decode(p: Packet, chunk: u32) -> Eight { return decode_bits(three_bits(p, chunk)); }
