@@ -75,6 +75,8 @@ fn decode_at(row: u32, packet: u32, chunk: u32) -> Eight {
     return decode(Packet(w[at][chunk / 2u], 0u, 0u, 0u), chunk % 2u);
 #elif PACKET == 32
     return decode(Packet(w[at][chunk], 0u, 0u, 0u), 0u);
+#elif PACKET == 16
+    return decode(Packet(w[at][2u * chunk], w[at][2u * chunk + 1u], 0u, 0u), 0u);
 #else
     return decode(load_packet(row, packet), chunk);
 #endif
