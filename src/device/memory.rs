@@ -58,7 +58,7 @@ impl Gpu {
         Ok(scratch)
     }
 
-    /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches. Products of 17 to 64 rows with quantised weights take
+    /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches. Products of 33 to 64 rows with quantised weights take
     /// as much as their activations, where the `Spirv` tier serves; nothing else does.
     pub fn scratch_bytes(&self) -> u64 {
         self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Tensor::bytes)

@@ -142,10 +142,10 @@ impl CoopTile {
             Staging::Fragments { .. } => Walk { depth: 1, ..of(packet, 1) },
         }
     }
-    /// Whether activations come in the order of the matrices' elements: see `wgsl/matmul/arrange_rows.wgsl`. For few rows the launch
+    /// Whether activations come in the order of the matrices' elements: see `wgsl/matmul/arrange_rows.wgsl`. Up to 32 rows the launch
     /// that does it costs more than it saves.
-    pub fn arranged(&self) -> bool {
-        matches!(self.staging, Staging::Fragments { .. }) && self.frags.0 >= 2
+    pub const fn arranged(&self) -> bool {
+        matches!(self.staging, Staging::Fragments { .. }) && self.frags.0 > 2
     }
     /// Columns in a step of the whole workgroup, of packets of so many elements.
     pub fn step(&self, walk: &Walk) -> u32 {
@@ -298,17 +298,17 @@ pub(crate) fn choose_coop(
     fitting.clone().find(busy).or_else(|| fitting.next_back()).ok_or_else(none)
 }
 
-/// For the Spirv tier: a subgroup has so many matrices down and across, and four take a quarter of K each. What their registers leave
-/// room for beside them decides the speed: with eight subgroups it was one workgroup a core.
-const fn fragments(far: bool, frags: (u32, u32)) -> CoopTile {
-    CoopTile { staging: Staging::Fragments { far }, ..coop(SIDE_16, (1, 1, 4), frags, 32, 1) }
+/// For the Spirv tier: four subgroups, so many of them side by side and the others for a part of K each, with so many matrices down and
+/// across. What their registers leave room for beside them decides the speed: with eight subgroups it was one workgroup a core.
+const fn fragments(far: bool, across: u32, frags: (u32, u32)) -> CoopTile {
+    CoopTile { staging: Staging::Fragments { far }, ..coop(SIDE_16, (1, across, 4 / across), frags, 32, 1) }
 }
 /// By rows of activations, the largest first.
 static FRAGMENTS: [(usize, &[CoopTile]); 4] = [
-    (8, &[fragments(false, (1, 2))]),
-    (16, &[fragments(true, (1, 4)), fragments(true, (1, 2))]),
-    (32, &[fragments(true, (2, 4)), fragments(true, (2, 2))]),
-    (64, &[fragments(true, (4, 4)), fragments(true, (4, 2))]),
+    (8, &[fragments(false, 1, (1, 1))]),
+    (16, &[fragments(true, 1, (1, 4)), fragments(true, 1, (1, 2))]),
+    (32, &[fragments(true, 1, (2, 4)), fragments(true, 1, (2, 2))]),
+    (64, &[fragments(true, 2, (4, 2)), fragments(true, 1, (4, 2))]),
 ];
 
 /// Every tile of the Spirv tier.
@@ -401,7 +401,7 @@ mod tests {
     fn fragments_change_where_the_table_says() {
         let of = |m, n| choose_fragments(m, n).map(|t| (t.m(), t.n(), t.staging));
         let far = |far| Staging::Fragments { far };
-        assert_eq!([1, 8].map(|m| of(m, 64)), [Some((16, 32, far(false))); 2]);
+        assert_eq!([1, 8].map(|m| of(m, 64)), [Some((16, 16, far(false))); 2]);
         assert_eq!([9, 16].map(|m| of(m, 6080)), [Some((16, 32, far(true))); 2]);
         assert_eq!([16, 17, 32].map(|m| of(m, 6081).map(|t| t.0)), [Some(16), Some(32), Some(32)]);
         assert_eq!([33, 64].map(|m| of(m, 6081)), [Some((64, 64, far(true))); 2]);
