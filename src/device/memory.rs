@@ -58,10 +58,23 @@ impl Gpu {
         Ok(scratch)
     }
 
-    /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches. Products of 33 to 64 rows with quantised weights take
-    /// as much as their activations, where the `Spirv` tier serves; nothing else does.
+    /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches. Products of more than 32 rows with quantised weights
+    /// take as much as their activations in f16, where the `Spirv` tier serves; nothing else does.
+    ///
+    /// ```no_run
+    /// # fn example(gpu: &wgmarlin::Gpu) {
+    /// // After a long prompt:
+    /// println!("{} bytes are given back", gpu.scratch_bytes());
+    /// gpu.free_scratch();
+    /// # }
+    /// ```
     pub fn scratch_bytes(&self) -> u64 {
         self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Tensor::bytes)
+    }
+
+    /// Gives that memory back once what has been submitted is done. What needs it later takes it anew.
+    pub fn free_scratch(&self) {
+        self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// A new tensor holding `data`.
@@ -205,5 +218,31 @@ impl Readback {
         drop(view);
         self.staging.unmap();
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_is_one_buffer_that_grows() {
+        let gpu = Gpu::new().expect("an adapter");
+        let of = |shape: &[usize]| gpu.scratch(DType::F16, shape).expect("it is small");
+        assert_eq!(gpu.scratch_bytes(), 0);
+        let (first, smaller) = (of(&[8, 33]), of(&[8, 32]));
+        assert_eq!(
+            (first.dtype(), first.shape(), gpu.scratch_bytes()),
+            (DType::F16, &[8, 33][..], 2 * 8 * 33)
+        );
+        assert_eq!(first.storage.id, smaller.storage.id);
+        let larger = of(&[8, 34]);
+        assert_ne!(first.storage.id, larger.storage.id);
+        assert_eq!(gpu.scratch_bytes(), 2 * 8 * 34);
+        gpu.free_scratch();
+        assert_eq!(gpu.scratch_bytes(), 0);
+        // What was handed out stays.
+        gpu.write(&larger, &[half::f16::ONE; 8 * 34]).expect("it lives");
+        assert_eq!(gpu.read::<half::f16>(&larger).expect("it lives")[8 * 34 - 1], half::f16::ONE);
     }
 }

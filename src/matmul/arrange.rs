@@ -38,7 +38,8 @@ const EACH: [u32; 2] = [16, 32];
 /// Records the launch that arranges `a`, \[M, K\] in f16 or bf16, in memory of the [`Gpu`]'s own, and gives that.
 pub(super) fn record(recorder: &mut Recorder<'_, '_>, a: &Tensor, order: Arrangement) -> Result<Tensor> {
     let (m, k) = (a.rows(), a.cols());
-    let out = recorder.gpu().scratch(DType::F16, &[m.next_multiple_of(ROWS), k.next_multiple_of(order.step)])?;
+    let out =
+        recorder.gpu().scratch(DType::F16, &[m.next_multiple_of(ROWS), k.next_multiple_of(order.step)])?;
     recorder.at_any_tier(|recorder| launch(recorder, a, &out, order))?;
     Ok(out)
 }
@@ -131,7 +132,8 @@ fn case(level: Level, dtype: DType, (m, k): (usize, usize), order: Arrangement) 
             let out = gpu.output(DType::F16, &[rows, padded_k])?;
             let want = move || {
                 let at = (0..rows * padded_k).map(|place| source(place, padded_k, order));
-                let value = |(row, column)| if row < m && column < k { values[row * k + column] } else { 0.0 };
+                let value =
+                    |(row, column)| if row < m && column < k { values[row * k + column] } else { 0.0 };
                 at.map(|at| f16::from_f32(value(at).clamp(-65504.0, 65504.0)).to_f64()).collect()
             };
             let check = Check::new("out", &out, Rule::Exact, want);

@@ -342,29 +342,28 @@ fn launch_parts<'a>(
     let request = plan::Request { spec, m, n, a: a.dtype(), out, pair };
     let (tier, defines, needs) =
         recorder.choose(spec, |tier| plan::variant(recorder.gpu().caps(), tier, &request, weight))?;
+    let operands = |a, part: &'a Part| {
+        let [b4, b5, b6, b7, b8] = extra(part);
+        [a, &part.words, &part.scales, &part.zeros, b4, b5, b6, b7, b8]
+    };
+    let bound = spec.bindings.len().min(9);
     let arranged = match plan::arrangement(&defines) {
         Some(order) => {
-            // As the product would refuse it.
-            for part in weight.parts() {
-                let [b4, b5, b6, b7, b8] = extra(part);
-                let binds = [a, &part.words, &part.scales, &part.zeros, b4, b5, b6, b7, b8];
-                recorder.check(spec, &binds[..spec.bindings.len().min(binds.len())])?;
-            }
+            // With a itself, so that all tiers refuse the same requests.
+            weight.parts().iter().try_for_each(|part| recorder.check(spec, &operands(a, part)[..bound]))?;
             Some(arrange::record(recorder, a, order)?)
         }
         None => None,
     };
-    let a = arranged.as_ref().unwrap_or(a);
     for part in weight.parts() {
-        let [b4, b5, b6, b7, b8] = extra(part);
-        let binds = [a, &part.words, &part.scales, &part.zeros, b4, b5, b6, b7, b8];
+        let binds = operands(arranged.as_ref().unwrap_or(a), part);
         recorder.launch(Launch {
             spec,
             tier,
             groups: plan::groups(&defines, m, part.rows.len()),
             defines: defines.clone(),
             needs,
-            binds: &binds[..spec.bindings.len().min(binds.len())],
+            binds: &binds[..bound],
             params: spec::LinearParams {
                 m: m as u32,
                 n: part.rows.len() as u32,

@@ -104,12 +104,24 @@ pub(super) fn variant(
         Tier::Spirv if traits.rows == Rows::Ragged => {
             return Err("rows of a number of elements that 8 does not divide".to_string());
         }
-        Tier::Spirv => choose_fragments(m, n).ok_or("more than 64 rows of activations")?,
+        // Its tiles have 64 rows, and every one decodes w.
+        Tier::Spirv if m > 64 && traits.format.codebook().is_some() => {
+            return Err(
+                "more than 64 rows of activations, for which codebooks are searched too often".to_string()
+            );
+        }
+        Tier::Spirv => choose_fragments(m, n),
         _ => choose_coop(caps, m, n, traits.format.is_quantised())?,
     };
     let step = tile.step(&tile.walk(packet(traits.format), traits.split_packet));
     let whole = weight.k().is_multiple_of(step as usize);
     let rows = if traits.rows == Rows::Exact && !whole { Rows::Padded } else { traits.rows };
+    if tile.arranged() {
+        let bytes = (m.next_multiple_of(8) * weight.k().next_multiple_of(step as usize) * 2) as u64;
+        if bytes > caps.max_binding.min(caps.max_buffer) {
+            return Err("activations too large for a copy in the order of matrices".to_string());
+        }
+    }
     let traits = Traits { rows, ..traits };
     let vector_tiles = caps.backend != wgpu::Backend::Metal;
     Ok(fuse(coop_variant(tile, traits, (a, out), pair, vector_tiles), spec).into())

@@ -303,23 +303,26 @@ pub(crate) fn choose_coop(
 const fn fragments(far: bool, across: u32, frags: (u32, u32)) -> CoopTile {
     CoopTile { staging: Staging::Fragments { far }, ..coop(SIDE_16, (1, across, 4 / across), frags, 32, 1) }
 }
-/// By rows of activations, the largest first.
-static FRAGMENTS: [(usize, &[CoopTile]); 4] = [
-    (8, &[fragments(false, 1, (1, 1))]),
-    (16, &[fragments(true, 1, (1, 4)), fragments(true, 1, (1, 2))]),
-    (32, &[fragments(true, 1, (2, 4)), fragments(true, 1, (2, 2))]),
-    (64, &[fragments(true, 2, (4, 2)), fragments(true, 1, (4, 2))]),
+/// By rows of activations: tiles, and how many workgroups of each are enough. The largest first, the last for what is left.
+static FRAGMENTS: [(usize, &[(usize, CoopTile)]); 5] = [
+    (8, &[(0, fragments(false, 1, (1, 1)))]),
+    (16, &[(BUSY, fragments(true, 1, (1, 4))), (0, fragments(true, 1, (1, 2)))]),
+    (32, &[(BUSY, fragments(true, 1, (2, 4))), (0, fragments(true, 1, (2, 2)))]),
+    (64, &[(BUSY, FEW_BLOCKS), (0, fragments(true, 1, (4, 2)))]),
+    (usize::MAX, &[(500, fragments(true, 2, (4, 3))), (BUSY, FEW_BLOCKS), (0, fragments(true, 1, (4, 2)))]),
 ];
+const FEW_BLOCKS: CoopTile = fragments(true, 2, (4, 2));
 
 /// Every tile of the Spirv tier.
 pub(crate) fn fragment_tiles() -> impl Iterator<Item = &'static CoopTile> {
-    FRAGMENTS.iter().flat_map(|(_, tiles)| tiles.iter())
+    FRAGMENTS.iter().flat_map(|(_, tiles)| tiles.iter().map(|(_, tile)| tile))
 }
 
-/// The tile of the Spirv tier for so many rows, if they are few enough to be served.
-pub(crate) fn choose_fragments(m: usize, n: usize) -> Option<&'static CoopTile> {
-    let (_, tiles) = FRAGMENTS.iter().find(|(most, _)| m <= *most)?;
-    tiles.iter().find(|t| n.div_ceil(t.n()) >= BUSY).or(tiles.last())
+/// The tile of the Spirv tier for so many rows of activations and of w.
+pub(crate) fn choose_fragments(m: usize, n: usize) -> &'static CoopTile {
+    let (_, tiles) = FRAGMENTS.iter().find(|(most, _)| m <= *most).unwrap_or(&FRAGMENTS[FRAGMENTS.len() - 1]);
+    let enough = |(least, tile): &&(usize, CoopTile)| m.div_ceil(tile.m()) * n.div_ceil(tile.n()) >= *least;
+    &tiles.iter().find(enough).unwrap_or(&tiles[tiles.len() - 1]).1
 }
 
 #[cfg(test)]
@@ -399,13 +402,20 @@ mod tests {
 
     #[test]
     fn fragments_change_where_the_table_says() {
-        let of = |m, n| choose_fragments(m, n).map(|t| (t.m(), t.n(), t.staging));
+        let of = |m, n| {
+            let tile = choose_fragments(m, n);
+            (tile.m(), tile.n(), tile.staging)
+        };
         let far = |far| Staging::Fragments { far };
-        assert_eq!([1, 8].map(|m| of(m, 64)), [Some((16, 16, far(false))); 2]);
-        assert_eq!([9, 16].map(|m| of(m, 6080)), [Some((16, 32, far(true))); 2]);
-        assert_eq!([16, 17, 32].map(|m| of(m, 6081).map(|t| t.0)), [Some(16), Some(32), Some(32)]);
-        assert_eq!([33, 64].map(|m| of(m, 6081)), [Some((64, 64, far(true))); 2]);
-        assert_eq!(of(65, 6081), None);
+        assert_eq!([1, 8].map(|m| of(m, 64)), [(16, 16, far(false)); 2]);
+        assert_eq!([9, 16].map(|m| of(m, 6080)), [(16, 32, far(true)); 2]);
+        let across = |m, n| of(m, n).1;
+        assert_eq!([16, 17, 32].map(|m| of(m, 6081).0), [16, 32, 32]);
+        assert_eq!([33, 64].map(|m| of(m, 6081)), [(64, 64, far(true)); 2]);
+        assert_eq!([33, 64].map(|m| of(m, 6080)), [(64, 32, far(true)); 2]);
+        // 95 and 96 workgroups of 64 columns, 498 and 500 of 96.
+        assert_eq!([(65, 3008), (65, 3009), (128, 14336)].map(|(m, n)| across(m, n)), [32, 64, 64]);
+        assert_eq!([(128, 23_904), (128, 23_905), (4096, 4096)].map(|(m, n)| across(m, n)), [64, 96, 96]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 // DEPTH steps are in flight. Loads are issued without any condition (indices are clamped): a branch around them costs 45 % on
 // NVIDIA. There is one pair of tiles and two barriers a step, and a second workgroup on the same core works while this one
 // waits; two pairs would take the room that it needs. For few rows of a and quantised w each subgroup has a pair of its own and no
-// barrier, or, in the Spirv tier, no tiles at all (FRAGMENTS). docs/performance.md has what else was tried.
+// barrier. In the Spirv tier there are no tiles at all (FRAGMENTS). docs/performance.md has what else was tried.
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/weight.wgsl"
