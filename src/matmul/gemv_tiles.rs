@@ -97,9 +97,11 @@ pub(super) fn choose_gemv(
     let columns = of_rows.clone().map(|t| t.columns).filter(|&c| c <= most).max();
     let columns = columns.or(of_rows.clone().map(|t| t.columns).max()).unwrap_or(0);
     let bytes = m == 1 && multiplies_bytes(format);
+    // Of eight bits a packet has half as many codes, so that twice as many threads have no more to do.
+    let short = if format.bits() == 8 { 256 } else { 128 };
     let threads = match (n / columns.max(1) as usize >= 1000 && !slow, format.is_quantised()) {
         (true, false) => 32,
-        (true, true) if bytes && packets <= 128 => 128,
+        (true, true) if bytes && packets <= short => 128,
         (true, true) => 64,
         (false, _) if bytes => packets.next_power_of_two().min(128) as u32,
         (false, _) => packets.next_power_of_two() as u32,
@@ -142,6 +144,7 @@ mod tests {
             (columns, threads)
         };
         assert_eq!([128, 129].map(|p| tile(8000, p, Format::Int4)), [(8, 128), (8, 64)]);
+        assert_eq!([256, 257].map(|p| tile(8000, p, Format::Int8)), [(8, 128), (8, 64)]);
         assert_eq!([7999, 8000].map(|n| tile(n, 256, Format::Int4)), [(8, 128), (8, 64)]);
         assert_eq!([7999, 8000].map(|n| tile(n, 512, Format::F16)), [(8, 256), (8, 32)]);
         assert_eq!([31_999, 32_000].map(|n| tile(n, 128, Format::Fp4)), [(4, 128), (8, 64)]);
