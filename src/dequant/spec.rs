@@ -159,6 +159,10 @@ fn cases() -> Vec<Case> {
     // More than 65535 workgroups.
     let rows = 65_537 * Rows::Ragged.chunks() as usize / 3;
     all.push(random_case(Full, Format::Int4, DType::F16, (rows, 17), Group::WholeK, u64::MAX));
+    // Rows of just fewer, and of more, chunks than floats are exact for.
+    for k in [(8 << 20) - 8, (8 << 20) + 8] {
+        all.push(random_case(Full, Format::Int4, DType::F16, (2, k), Group::WholeK, u64::MAX));
+    }
     for &format in Format::ALL.iter().filter(|f| f.is_quantised()) {
         let group = format.fixed_group().map_or(Group::Size(32), Group::Size);
         all.push(random_case(Perf, format, DType::F16, (14336, 4096), group, u64::MAX));
