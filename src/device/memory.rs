@@ -51,7 +51,10 @@ impl Gpu {
         let words = (shape.iter().product::<usize>() * dtype.size()).div_ceil(4);
         let tensor = match kept.take().filter(|t| t.len() >= words) {
             Some(tensor) => tensor,
-            None => self.alloc(DType::U32, &[words])?,
+            None => self.alloc(DType::U32, &[words]).map_err(|error| match error {
+                Error::OutOfMemory { .. } => Error::OutOfMemory { what: format!("scratch {dtype:?} {shape:?}") },
+                other => other,
+            })?,
         };
         let scratch = Tensor::new(tensor.storage.clone(), dtype, shape);
         *kept = Some(tensor);
