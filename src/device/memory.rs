@@ -52,7 +52,9 @@ impl Gpu {
         let tensor = match kept.take().filter(|t| t.len() >= words) {
             Some(tensor) => tensor,
             None => self.alloc(DType::U32, &[words]).map_err(|error| match error {
-                Error::OutOfMemory { .. } => Error::OutOfMemory { what: format!("scratch {dtype:?} {shape:?}") },
+                Error::OutOfMemory { .. } => {
+                    Error::OutOfMemory { what: format!("scratch {dtype:?} {shape:?}") }
+                }
                 other => other,
             })?,
         };
