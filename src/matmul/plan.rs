@@ -168,3 +168,46 @@ fn define(defines: &Defines, name: &str) -> Option<usize> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::QGEMM;
+    use super::*;
+    use crate::Gpu;
+    use crate::format::{Group, PackedMatrix, ScaleSearch};
+
+    /// A product of `m` rows with 64 rows of `k` columns at the Spirv tier, on a device that binds `max_binding` bytes.
+    fn at_spirv(format: Format, m: usize, k: usize, max_binding: u64) -> Result<Defines, String> {
+        let gpu = Gpu::new().expect("an adapter");
+        let packed =
+            PackedMatrix::quantise(&vec![0.5; 64 * k], 64, k, format, Group::WholeK, ScaleSearch::AbsMax);
+        let weight = Weight::upload(&gpu, &packed.expect("legal")).expect("small");
+        let caps = Caps { max_binding, max_buffer: u64::MAX, ..gpu.caps().clone() };
+        let request = Request { spec: &QGEMM, m, n: 64, a: DType::Bf16, out: DType::F16, pair: false };
+        variant(&caps, Tier::Spirv, &request, &weight).map(|(defines, _)| defines)
+    }
+
+    #[test]
+    fn many_rows_are_arranged_in_steps_of_the_workgroup() {
+        let order = |format, m| {
+            let defines = at_spirv(format, m, 128, u64::MAX).expect("it is served");
+            arrangement(&defines).map(|order| (order.each, order.paired, order.step))
+        };
+        assert_eq!(order(Format::Fp4, 32), None);
+        // Few workgroups have four subgroups along K.
+        assert_eq!(order(Format::Fp4, 33), Some((32, true, 512)));
+        assert_eq!(order(Format::Int8, 1 << 20), Some((16, false, 128)));
+    }
+
+    #[test]
+    fn what_the_spirv_tier_leaves_to_others() {
+        let refused = |format, m, k, max| at_spirv(format, m, k, max).expect_err("it is not served");
+        assert!(at_spirv(Format::Nf4, 64, 128, 1 << 20).is_ok());
+        assert!(refused(Format::Nf4, 65, 128, 1 << 20).contains("codebooks"));
+        assert!(refused(Format::F16, 64, 128, 1 << 20).contains("dense"));
+        assert!(refused(Format::Fp4, 64, 100, 1 << 20).contains("8 does not divide"));
+        // 40 rows of 512 halves.
+        assert!(at_spirv(Format::Fp4, 33, 128, 40 * 1024).is_ok());
+        assert!(refused(Format::Fp4, 33, 128, 40 * 1024 - 1).contains("too large"));
+    }
+}
