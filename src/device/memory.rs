@@ -1,6 +1,6 @@
 //! Buffers: allocation, upload, readback.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Gpu;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ impl Gpu {
     /// their submission, each after what it depends on. It grows to the largest that was asked for; what it was before lives as long
     /// as recorded launches name it.
     pub(crate) fn scratch(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        let mut kept = self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept_scratch();
         let words = (shape.iter().product::<usize>() * dtype.size()).div_ceil(4);
         let tensor = match kept.take().filter(|t| t.len() >= words) {
             Some(tensor) => tensor,
@@ -63,6 +63,10 @@ impl Gpu {
         Ok(scratch)
     }
 
+    fn kept_scratch(&self) -> MutexGuard<'_, Option<Tensor>> {
+        self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches. Products of more than 32 rows with quantised weights
     /// take as much as their activations in f16, where the `Spirv` tier serves; nothing else does.
     ///
@@ -74,12 +78,12 @@ impl Gpu {
     /// # }
     /// ```
     pub fn scratch_bytes(&self) -> u64 {
-        self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Tensor::bytes)
+        self.kept_scratch().as_ref().map_or(0, Tensor::bytes)
     }
 
     /// Gives that memory back once what has been submitted is done. What needs it later takes it anew.
     pub fn free_scratch(&self) {
-        self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.kept_scratch().take();
     }
 
     /// A new tensor holding `data`.

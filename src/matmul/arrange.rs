@@ -35,11 +35,14 @@ const ROWS: usize = 8;
 /// What a lane may take of a slice: packets of the formats.
 const EACH: [u32; 2] = [16, 32];
 
+/// Of the arranged copy of `m` rows of `k` columns.
+pub(super) fn shape(m: usize, k: usize, step: usize) -> [usize; 2] {
+    [m.next_multiple_of(ROWS), k.next_multiple_of(step)]
+}
+
 /// Records the launch that arranges `a`, \[M, K\] in f16 or bf16, in memory of the [`Gpu`]'s own, and gives that.
 pub(super) fn record(recorder: &mut Recorder<'_, '_>, a: &Tensor, order: Arrangement) -> Result<Tensor> {
-    let (m, k) = (a.rows(), a.cols());
-    let out =
-        recorder.gpu().scratch(DType::F16, &[m.next_multiple_of(ROWS), k.next_multiple_of(order.step)])?;
+    let out = recorder.gpu().scratch(DType::F16, &shape(a.rows(), a.cols(), order.step))?;
     recorder.at_any_tier(|recorder| launch(recorder, a, &out, order))?;
     Ok(out)
 }
@@ -122,7 +125,7 @@ fn case(level: Level, dtype: DType, (m, k): (usize, usize), order: Arrangement) 
     let label = format!("{m}×{k} by {each}{}", if paired { ", paired" } else { "" });
     Case::new(level, dtype.wgsl(), label, move |gpu: &Gpu, copies| {
         let mut random = Random::new((m * 31 + k * 3 + each as usize) as u64);
-        let (rows, padded_k) = (m.next_multiple_of(ROWS), k.next_multiple_of(step));
+        let [rows, padded_k] = shape(m, k, step);
         let cost = Cost { bytes: 2 * (m * k + rows * padded_k) as u64, flops: 0 };
         Prepared::sets(copies, cost, || {
             let mut values = random.values(m * k, dtype);

@@ -2,6 +2,7 @@
 
 use super::fused_cases as cases;
 use super::msl::msl_variants;
+use super::plan::flag;
 use super::spec::{FIELDS, coop_variants, fragment_variants, gemm_variants, gemv_variants};
 use crate::format::Format;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Tier, Variant, tier};
@@ -111,8 +112,7 @@ fn all(variants: Vec<Variant>, spec: &KernelSpec) -> Vec<Variant> {
     let kept = |v: &Variant| spec.name == "norm_qgemv" || of(v, "TA") == of(v, "TO");
     // Those by pairs of halves have no norm.
     let norm = has(spec, "gamma");
-    let flag = |v: &Variant, name| of(v, name) == Some(Def::Flag(true));
-    let pairs = |v: &Variant| flag(v, "HALVES") && !flag(v, "BYTES");
+    let pairs = |v: &Variant| flag(&v.defines, "HALVES") && !flag(&v.defines, "BYTES");
     variants.into_iter().filter(|v| kept(v) && !(norm && pairs(v))).map(|v| fuse(v, spec)).collect()
 }
 

@@ -1,5 +1,6 @@
 //! The specialisation and the grid that serve a request.
 
+use super::arrange;
 use super::fused_spec::{fuse, has};
 use super::gemv_tiles::choose_gemv;
 use super::msl::{MslTile, msl_variant, wide_tiles};
@@ -117,8 +118,8 @@ pub(super) fn variant(
     let whole = weight.k().is_multiple_of(step as usize);
     let rows = if traits.rows == Rows::Exact && !whole { Rows::Padded } else { traits.rows };
     if tile.arranged() {
-        let bytes = (m.next_multiple_of(8) * weight.k().next_multiple_of(step as usize) * 2) as u64;
-        if bytes > caps.max_binding.min(caps.max_buffer) {
+        let [rows, columns] = arrange::shape(m, weight.k(), step as usize);
+        if (rows * columns * DType::F16.size()) as u64 > caps.max_binding.min(caps.max_buffer) {
             return Err("activations too large for a copy in the order of matrices".to_string());
         }
     }
@@ -140,10 +141,10 @@ pub(super) struct Arrangement {
 
 /// That which a specialisation needs, if it does.
 pub(super) fn arrangement(defines: &Defines) -> Option<Arrangement> {
-    let flag = |name| defines.iter().any(|(key, value)| *key == name && matches!(value, Def::Flag(true)));
     let (each, subgroups) = (define(defines, "W_EACH")?, define(defines, "GRID_K")?);
-    let order = Arrangement { each: each as u32, paired: flag("HALVES"), step: 4 * each * subgroups };
-    flag("ARRANGED").then_some(order)
+    let order =
+        Arrangement { each: each as u32, paired: flag(defines, "HALVES"), step: 4 * each * subgroups };
+    flag(defines, "ARRANGED").then_some(order)
 }
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
@@ -167,6 +168,11 @@ fn define(defines: &Defines, name: &str) -> Option<usize> {
         Def::Num(v) if *key == name => Some(*v as usize),
         _ => None,
     })
+}
+
+/// Whether such a flag is set.
+pub(super) fn flag(defines: &Defines, name: &str) -> bool {
+    defines.iter().any(|(key, value)| *key == name && *value == Def::Flag(true))
 }
 
 #[cfg(test)]

@@ -413,8 +413,9 @@ mod tests {
         assert_eq!([16, 17, 32].map(|m| of(m, 6081).0), [16, 32, 32]);
         assert_eq!([33, 64].map(|m| of(m, 6081)), [(64, 64, far(true)); 2]);
         assert_eq!([33, 64].map(|m| of(m, 6080)), [(64, 32, far(true)); 2]);
-        // 95 and 96 workgroups of 64 columns, 498 and 500 of 96.
+        // 95 and 96 workgroups of 64 columns, 499 and 500 of 96.
         assert_eq!([(65, 3008), (65, 3009), (128, 14336)].map(|(m, n)| across(m, n)), [32, 64, 64]);
+        assert_eq!([(499 * 64, 96), (499 * 64 + 1, 96)].map(|(m, n)| across(m, n)), [64, 96]);
         assert_eq!([(128, 23_904), (128, 23_905), (4096, 4096)].map(|(m, n)| across(m, n)), [64, 96, 96]);
     }
 

@@ -178,9 +178,9 @@ fn half_range(x: vec4<f32>) -> vec4<f32> {
 #if FRAGMENTS
 // What a lane has loaded of a, as it gives it to matrices.
 #if ARRANGED
-fn held(raw: vec4<u32>, c: u32) -> HalfEight { return HalfEight(as_halves(raw.xy), as_halves(raw.zw)); }
-fn as_halves(words: vec2<u32>) -> vec4<f16> {
-    return vec4<f16>(vec2<f16>(unpack2x16float(words.x)), vec2<f16>(unpack2x16float(words.y)));
+//!include "common/bits_as_halves.wgsl"
+fn held(raw: vec4<u32>, c: u32) -> HalfEight {
+    return HalfEight(four_halves(raw.x, raw.y), four_halves(raw.z, raw.w));
 }
 #else
 fn held(raw: RawEight, c: u32) -> HalfEight { return half_activations(widen(raw, c)); }

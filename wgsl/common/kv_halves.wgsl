@@ -14,9 +14,7 @@ const SUM_UNIT = CODE_UNIT;
 const SUM_UNIT = 1.0;
 #endif
 
-// The bits of a word; src/kernel/spirv.rs leaves the conversions out.
-fn two_halves(word: u32) -> vec2<f16> { return vec2<f16>(unpack2x16float(word)); }
-fn four_halves(a: u32, b: u32) -> vec4<f16> { return vec4(two_halves(a), two_halves(b)); }
+//!include "common/bits_as_halves.wgsl"
 
 // Of a word that holds elements, or codes, of two places in its lower and upper half: the pairs of them.
 #if STORE == int8

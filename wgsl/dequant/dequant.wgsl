@@ -35,9 +35,7 @@ fn main(
 #endif
     let first = group_index(group, groups) * (THREADS * EACH);
 #if ROWS != flat
-    let chunks = (params.k + 7u) / 8u;
-    let first_row = first / chunks;
-    let start = Chunk(first_row, first - first_row * chunks);
+    let start = Chunk(first / row_chunks(), first % row_chunks());
 #else
     let start = Chunk(0u, first);
 #endif
@@ -53,13 +51,15 @@ fn main(
 
 struct Chunk { row: u32, k: u32 }
 
+fn row_chunks() -> u32 { return (params.k + 7u) / 8u; }
+
 // The place of the `i`th chunk from `start` on, whose `k` is in chunks.
 fn locate(start: Chunk, i: u32) -> Chunk {
     let at = start.k + i;
 #if ROWS == flat
     return Chunk(0u, at * 8u);
 #else
-    let chunks = (params.k + 7u) / 8u;
+    let chunks = row_chunks();
     // Floats divide faster; they are exact here for rows of fewer than 2²⁰ chunks: a half more is that far from a whole number.
     var rows = u32((f32(at) + 0.5) / f32(chunks));
     if chunks >= 1u << 20u { rows = at / chunks; }
