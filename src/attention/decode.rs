@@ -2,6 +2,7 @@
 
 use super::merge::{Parts, merge};
 use super::options::BiasSteps;
+use super::fragments::Joint;
 use super::plan::Splits;
 use super::{
     ATTENTION_DECODE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks, check, fragments,
@@ -144,7 +145,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
         Tier::Spirv => fragments::plan(caps, s, store, splits),
         _ => spec::decode_variant(tier, s.dtype, store, s.rows(), (s.d, s.d_v), subgroup),
     };
-    let (tier, defines, needs) =
+    let (tier, mut defines, needs) =
         recorder.choose(&ATTENTION_DECODE, |tier| plan(tier).map(|plan| plan.variant.into()))?;
     let (served, resident) = plan(tier).map_or((1, 1), |plan| (plan.rows, plan.resident));
     let splits = match splits {
@@ -166,7 +167,17 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
         return Err(Error::shape(kernel, "workspace", "overlapping out", "memory of its own"));
     }
     let tiles = s.rows().div_ceil(served);
-    let groups = s.b * s.hkv * tiles * splits.count;
+    let all_tiles = s.b * s.hkv * tiles;
+    let groups = all_tiles * splits.count;
+    // Sinks and sums are for a launch of its own.
+    let joint = match tier {
+        Tier::Spirv if !options.merged() => Joint::of(s, all_tiles, splits.count),
+        _ => None,
+    };
+    if joint.is_some() {
+        fragments::join(&mut defines);
+    }
+    let meeting = joint.as_ref().map(|joint| gpu.joint(joint.words)).transpose()?;
     // The softmax is taken to base 2.
     let log2_e = std::f32::consts::LOG2_E;
     recorder.launch(Launch {
@@ -182,7 +193,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
             cache.table.unwrap_or(q),
             options.mask().unwrap_or(q),
             out,
-            workspace,
+            meeting.as_ref().unwrap_or(workspace),
         ],
         params: spec::DecodeParams {
             sq: s.sq,
@@ -214,7 +225,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
         },
         groups: u64::from(groups),
     })?;
-    if splits.count > 1 {
+    if splits.count > 1 && joint.is_none() {
         let parts = Parts { workspace, out, rows: all_rows, splits: splits.count, d: s.d_v, heads: s.hq };
         recorder.at_any_tier(|recorder| merge(recorder, &parts, options.sinks, options.lse))?;
     }

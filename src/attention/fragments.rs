@@ -5,7 +5,7 @@ use super::coop::FORMATS;
 use super::plan::Splits;
 use super::spec::{DecodePlan, Store, offset};
 use crate::device::Caps;
-use crate::kernel::{Def, Needs, Variant, defines};
+use crate::kernel::{Def, Defines, Needs, Variant, defines};
 use crate::tensor::DType;
 
 /// Head sizes with a variant: four lanes share a row of K, eight a row of V, in whole pieces of eight elements.
@@ -71,16 +71,47 @@ fn variant(store: Store, d: u32, wide: bool) -> Variant {
             KY = Def::Num(k_load),
             VC = Def::Num(v_pieces / v_load),
             VY = Def::Num(v_load),
+            JOINED = Def::Flag(false),
+            TALLIES = Def::Num(TALLIES),
         ],
         needs: Needs {
             f16: true,
-            // The pool, then maxima and totals.
-            workgroup_storage: subgroups * ROWS * (4 * 8 * 8 + 2 * 4),
+            // The pool of four rows, maxima and totals, a count.
+            workgroup_storage: subgroups * (4 * 4 * d + ROWS * 2 * 4) + 16,
             threads: subgroups * 32,
             coop_side: 16,
             subgroup_size: 32,
         },
     }
+}
+
+/// The most tiles whose splits are merged in the launch itself: words that count workgroups, at the start of [`Gpu::joint`](crate::Gpu).
+const TALLIES: u32 = 1024;
+/// And the most bytes that the last workgroup of a tile reads on its own; more are merged sooner by many.
+const MOST_BYTES: u32 = 128 << 10;
+
+/// How the splits of a call come together in one launch: see `wgsl/common/decode_join.wgsl`.
+pub(super) struct Joint {
+    /// Of 32 bits, for what the workgroups leave.
+    pub words: usize,
+}
+
+impl Joint {
+    /// For `tiles` tiles of the call's rows, in all, of so many splits each; `None` where a second launch is faster, or nothing is split.
+    pub fn of(s: &Sizes, tiles: u32, splits: u32) -> Option<Joint> {
+        let bytes = splits.saturating_mul(s.rows().min(ROWS)).saturating_mul(s.d_v * 4);
+        if splits < 2 || tiles > TALLIES || bytes > MOST_BYTES {
+            return None;
+        }
+        let part = ROWS * (s.d_v + 2);
+        Some(Joint { words: (TALLIES + tiles * splits * part) as usize })
+    }
+
+}
+
+/// The specialisation that merges.
+pub(super) fn join(defines: &mut Defines) {
+    defines.iter_mut().filter(|d| d.0 == "JOINED").for_each(|d| d.1 = Def::Flag(true));
 }
 
 pub(super) fn variants() -> Vec<Variant> {
@@ -90,7 +121,12 @@ pub(super) fn variants() -> Vec<Variant> {
         ways.iter().map(move |&paged| Store { format, paged, extra: false })
     });
     let widths = stores.flat_map(|store| WIDTHS.map(|d| (store, d)));
-    widths.flat_map(|(store, d)| [false, true].map(|wide| variant(store, d, wide))).collect()
+    let alone = widths.flat_map(|(store, d)| [false, true].map(|wide| variant(store, d, wide)));
+    let joined = |mut variant: Variant| {
+        join(&mut variant.defines);
+        variant
+    };
+    alone.flat_map(|alone| [alone.clone(), joined(alone)]).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,15 @@ use crate::tensor::{DType, Element, Storage, Tensor};
 /// One `write_buffer` stages its whole payload in host memory, so large uploads go in pieces of this size.
 const UPLOAD_CHUNK: usize = 64 << 20;
 
+/// What a [`Gpu`] keeps for its launches.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// See [`Gpu::scratch`].
+    scratch: Option<Tensor>,
+    /// See [`Gpu::joint`].
+    joint: Option<Tensor>,
+}
+
 impl Gpu {
     /// A new tensor. Its contents are undefined until a kernel or [`Gpu::write`] fills it.
     ///
@@ -47,28 +56,36 @@ impl Gpu {
     /// their submission, each after what it depends on. It grows to the largest that was asked for; what it was before lives as long
     /// as recorded launches name it.
     pub(crate) fn scratch(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        let mut kept = self.kept_scratch();
         let words = (shape.iter().product::<usize>() * dtype.size()).div_ceil(4);
+        let tensor = self.keep(&mut self.kept().scratch, words)?;
+        Ok(Tensor::new(tensor.storage, dtype, shape))
+    }
+
+    /// Likewise memory where the workgroups of one launch leave words for each other. It begins as zeros, as all memory of WebGPU does,
+    /// and each launch leaves as zeros what it counts in.
+    pub(crate) fn joint(&self, words: usize) -> Result<Tensor> {
+        self.keep(&mut self.kept().joint, words)
+    }
+
+    fn keep(&self, kept: &mut Option<Tensor>, words: usize) -> Result<Tensor> {
         let tensor = match kept.take().filter(|t| t.len() >= words) {
             Some(tensor) => tensor,
             None => self.alloc(DType::U32, &[words]).map_err(|error| match error {
-                Error::OutOfMemory { .. } => {
-                    Error::OutOfMemory { what: format!("scratch {dtype:?} {shape:?}") }
-                }
+                Error::OutOfMemory { .. } => Error::OutOfMemory { what: format!("scratch of {words} words") },
                 other => other,
             })?,
         };
-        let scratch = Tensor::new(tensor.storage.clone(), dtype, shape);
-        *kept = Some(tensor);
-        Ok(scratch)
+        *kept = Some(tensor.clone());
+        Ok(tensor)
     }
 
-    fn kept_scratch(&self) -> MutexGuard<'_, Option<Tensor>> {
-        self.0.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches. Products of more than 32 rows with quantised weights
-    /// take as much as their activations in f16, where the `Spirv` tier serves; nothing else does.
+    /// Bytes of GPU memory that the `Gpu` keeps for what lies between launches, or between workgroups of one. Where the `Spirv` tier
+    /// serves, products of more than 32 rows with quantised weights take as much as their activations in f16, and decoding some 2 MiB at
+    /// most; nothing else does.
     ///
     /// ```no_run
     /// # fn example(gpu: &wgmarlin::Gpu) {
@@ -78,12 +95,13 @@ impl Gpu {
     /// # }
     /// ```
     pub fn scratch_bytes(&self) -> u64 {
-        self.kept_scratch().as_ref().map_or(0, Tensor::bytes)
+        let kept = self.kept();
+        [&kept.scratch, &kept.joint].into_iter().flatten().map(Tensor::bytes).sum()
     }
 
     /// Gives that memory back once what has been submitted is done. What needs it later takes it anew.
     pub fn free_scratch(&self) {
-        self.kept_scratch().take();
+        *self.kept() = Kept::default();
     }
 
     /// A new tensor holding `data`.

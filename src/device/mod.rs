@@ -22,7 +22,6 @@ pub use memory::Readback;
 
 use crate::error::{Error, Result};
 use crate::kernel::{MslSource, PipelineCache, Recorder, Tier};
-use crate::tensor::Tensor;
 
 /// A device, its queue, what it can do, and the caches of pipelines and bind groups. Cheap to clone; clones
 /// share everything.
@@ -37,8 +36,7 @@ pub(crate) struct Inner {
     pub forced_tier: Option<Tier>,
     pub pipelines: PipelineCache,
     pub id: u64,
-    /// See [`Gpu::scratch`].
-    scratch: Mutex<Option<Tensor>>,
+    kept: Mutex<memory::Kept>,
     lost: Arc<AtomicBool>,
     lost_reason: Arc<Mutex<String>>,
 }
@@ -109,7 +107,7 @@ impl Gpu {
             forced_tier: options.tier,
             pipelines: PipelineCache::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            scratch: Mutex::default(),
+            kept: Mutex::default(),
             lost: Arc::default(),
             lost_reason: Arc::default(),
         };
@@ -134,7 +132,7 @@ impl Gpu {
             forced_tier: self.0.forced_tier,
             pipelines: PipelineCache::default(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            scratch: Mutex::default(),
+            kept: Mutex::default(),
             lost: self.0.lost.clone(),
             lost_reason: self.0.lost_reason.clone(),
         }))

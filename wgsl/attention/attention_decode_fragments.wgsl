@@ -19,7 +19,6 @@ enable wgpu_cooperative_matrix;
 //!include "common/kv_decode.wgsl"
 //!include "common/kv_halves.wgsl"
 //!include "common/decode_query.wgsl"
-//!include "common/decode_store.wgsl"
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> k: array<KLoad>;
@@ -28,7 +27,9 @@ enable wgpu_cooperative_matrix;
 @group(0) @binding(4) var<storage, read> table: array<u32>;
 @group(0) @binding(5) var<storage, read> bias: array<u32>;
 @group(0) @binding(6) var<storage, read_write> out: array<u32>;
+#if !JOINED
 @group(0) @binding(7) var<storage, read_write> workspace: array<f32>;
+#endif
 
 const R = 8u;
 const STEP = SUBGROUPS * SIDE; // keys of a step of the workgroup
@@ -41,7 +42,21 @@ const LEAST_SCALE = 5.9604645e-8; // of f16, but for zero
 
 var<workgroup> tops: array<f32, SUBGROUPS * R>;
 var<workgroup> totals: array<f32, SUBGROUPS * R>;
-var<workgroup> pool: array<vec2<f32>, SUBGROUPS * R * 4u * 8u>;
+// Sums of four rows, two columns at a time: [subgroup][row][piece of V's load][matrix][lane].
+const PAIRS = VC * VY * 4u * 8u;
+var<workgroup> pool: array<vec2<f32>, SUBGROUPS * 4u * PAIRS>;
+#if JOINED
+//!include "common/decode_join.wgsl"
+//!include "common/decode_finish.wgsl"
+#else
+//!include "common/decode_store.wgsl"
+#endif
+
+// Where a pair of columns of the pool is in a row.
+fn column_of(pair: u32) -> u32 {
+    let piece = pair / 32u;
+    return ((piece / VY * 8u + pair % 8u) * VY + piece % VY) * 8u + pair / 8u % 4u * 2u;
+}
 
 // Of a row, over the subgroups.
 fn workgroup_top(row: u32) -> f32 {
@@ -80,9 +95,9 @@ fn keys_most(x: f32) -> f32 {
 fn row_of_eight(key: u32, sequence: u32, head_row: u32) -> u32 {
 #if PAGED
     let block = key / params.block;
-    // Without a table there is one block, and a word of another buffer is read.
-    let number = table[sequence * params.table + 1u + block];
-    let known = select(sequence, min(number, params.blocks - 1u), params.table != 0u);
+    // Without a table there is one block.
+    var known = sequence;
+    if params.table != 0u { known = min(table[sequence * params.table + 1u + block], params.blocks - 1u); }
     return known * params.block_rows + head_row + (key - block * params.block) * params.key_rows;
 #else
     return sequence * params.block_rows + head_row + key * params.key_rows;
@@ -316,7 +331,7 @@ fn main(place: Place) {
 #endfor
     }
 
-    // The workgroup's maximum and total of each row, then its sums, four matrices of each subgroup at a time.
+    // The workgroup's maximum and total of each row, then its sums, of four rows at a time.
 #for x 2
     let place_{x} = subgroup * R + 2u * j + {x}u;
     let sum_total_{x} = keys_sum(total_{x});
@@ -329,29 +344,55 @@ fn main(place: Place) {
 #for x 2
     let factor_{x} = SUM_UNIT * exp2(top_{x} - workgroup_top(2u * j + {x}u) + v_log_{x});
 #endfor
-    let own_row = lane.thread / 4u % R; // the thread's of the results
-    let own_top = workgroup_top(own_row);
-    let own_total = workgroup_total(own_row, own_top);
+    let counts = index < params.groups;
+    let rows = min(params.sq * ratio - first, R);
     let at_0 = (sequence * params.sq) * params.heads + head * ratio;
+#if JOINED
+    let own = group * PART;
+    if lane.thread < R && counts {
+        let top = workgroup_top(lane.thread);
+        workspace.parts[own + lane.thread] = vec2(top, workgroup_total(lane.thread, top));
+    }
+#endif
+    for (var four = 0u; four < rows; four += 4u) {
+        workgroupBarrier();
 #for c VC
 #for y VY
-    workgroupBarrier();
 #for n 4
-    {
-        let e = elements_of(sum_{c}_{y}_{n});
+        {
+            let e = elements_of(sum_{c}_{y}_{n});
 #for x 2
-        pool[(place_{x} * 4u + {n}u) * 8u + i] = vec2(e[{x}], e[4 + {x}] / HIGH) * factor_{x};
+            if j / 2u == four / 4u {
+                let row = subgroup * 4u + j % 2u * 2u + {x}u;
+                pool[row * PAIRS + (({c}u * VY + {y}u) * 4u + {n}u) * 8u + i] = vec2(e[{x}], e[4 + {x}] / HIGH) * factor_{x};
+            }
 #endfor
+        }
+#endfor
+#endfor
+#endfor
+        workgroupBarrier();
+        for (var at = lane.thread; at < 4u * PAIRS && counts; at += THREADS) {
+            var sum = vec2<f32>();
+            for (var s = 0u; s < SUBGROUPS; s++) { sum += pool[s * 4u * PAIRS + at]; }
+            let row = four + at / PAIRS;
+#if JOINED
+            workspace.parts[own + R + row * PAIRS + at % PAIRS] = sum;
+#else
+            let top = workgroup_top(row);
+            store(first + row, column_of(at % PAIRS), split, at_0, sum, top, workgroup_total(row, top));
+#endif
+        }
     }
-#endfor
-    workgroupBarrier();
-    for (var at = lane.thread / (4u * R); at < 8u; at += THREADS / (4u * R)) {
-        let n = lane.thread % 4u;
-        var sum = vec2<f32>();
-        for (var s = 0u; s < SUBGROUPS; s++) { sum += pool[((s * R + own_row) * 4u + n) * 8u + at]; }
-        let column = (({c}u * 8u + at) * VY + {y}u) * 8u + 2u * n;
-        if index < params.groups { store(first + own_row, column, split, at_0, sum, own_top, own_total); }
+#if JOINED
+    let tile = group % params.tiles;
+    let pair = group / (params.tiles * params.splits);
+    if !is_last(lane.thread, tile + params.tiles * pair, counts) { return; }
+    let first_part = (tile + pair * params.tiles * params.splits) * PART;
+    for (var at = lane.thread; at < rows * PAIRS; at += THREADS) {
+        let row = at / PAIRS;
+        let all = merged(first_part, params.tiles * PART, row, at % PAIRS);
+        finish(row_at(first + row, at_0), column_of(at % PAIRS), all.sum, all.total);
     }
-#endfor
-#endfor
+#endif
 }
