@@ -2,7 +2,6 @@
 
 use super::merge::{Parts, merge};
 use super::options::BiasSteps;
-use super::fragments::Joint;
 use super::plan::Splits;
 use super::{
     ATTENTION_DECODE, AttentionDecode, AttentionPaged, MAX_DECODE, Options, Sizes, blocks, check, fragments,
@@ -14,8 +13,8 @@ use crate::kernel::{Launch, Recorder, Tier};
 use crate::kv::KvFormat;
 use crate::tensor::{DType, Tensor};
 
-/// Records attention of 1 to 8 queries: one launch, or two when the keys are split. The order of summation is fixed
-/// by the shapes and the adapter, so results repeat bit for bit.
+/// Records attention of 1 to 8 queries: one launch, or two when the keys are split (the `Spirv` tier merges splits in the first, in
+/// memory of the [`Gpu`](crate::Gpu)'s own). The order of summation is fixed by the shapes and the adapter, so results repeat bit for bit.
 ///
 /// # Errors
 /// As [`record`](super::record); also [`Error::Shape`] for more than 8 queries or a short workspace, and
@@ -170,14 +169,14 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
     let all_tiles = s.b * s.hkv * tiles;
     let groups = all_tiles * splits.count;
     // Sinks and sums are for a launch of its own.
-    let joint = match tier {
-        Tier::Spirv if !options.merged() => Joint::of(s, all_tiles, splits.count),
+    let joint_words = match tier {
+        Tier::Spirv if !options.merged() => fragments::joint_words(s, all_tiles, splits.count),
         _ => None,
     };
-    if joint.is_some() {
+    if joint_words.is_some() {
         fragments::join(&mut defines);
     }
-    let meeting = joint.as_ref().map(|joint| gpu.joint(joint.words)).transpose()?;
+    let joint = joint_words.map(|words| gpu.joint(words)).transpose()?;
     // The softmax is taken to base 2.
     let log2_e = std::f32::consts::LOG2_E;
     recorder.launch(Launch {
@@ -193,7 +192,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
             cache.table.unwrap_or(q),
             options.mask().unwrap_or(q),
             out,
-            meeting.as_ref().unwrap_or(workspace),
+            joint.as_ref().unwrap_or(workspace),
         ],
         params: spec::DecodeParams {
             sq: s.sq,

@@ -6,15 +6,13 @@ use super::plan::Splits;
 use super::spec::{DecodePlan, Store, offset};
 use crate::device::Caps;
 use crate::kernel::{Def, Defines, Needs, Variant, defines};
+use crate::kv::KvFormat;
 use crate::tensor::DType;
 
 /// Head sizes with a variant: four lanes share a row of K, eight a row of V, in whole pieces of eight elements.
 const WIDTHS: [u32; 2] = [64, 128];
 /// Rows of a matrix that hold queries; the other eight are never looked at.
 const ROWS: u32 = 8;
-
-/// Keys of a workgroup from which on it is a wide one, two steps of sixteen subgroups.
-const WIDE_KEYS: u32 = 512;
 
 /// The plan for a call, of at most `splits` splits or as many as there should be.
 pub(super) fn plan(caps: &Caps, s: &Sizes, store: Store, splits: Option<u32>) -> Result<DecodePlan, String> {
@@ -36,22 +34,30 @@ pub(super) fn plan(caps: &Caps, s: &Sizes, store: Store, splits: Option<u32>) ->
         Some(most) => Splits::of(s.kv_len, most),
         None => Splits::plan(caps, s, ROWS, 1),
     };
-    // A device that was opened with the least limits allows for narrow ones only.
-    let wide = variant(store, s.d, true);
-    if one_each.keys >= WIDE_KEYS && wide.needs.unmet(caps).is_none() {
-        return Ok(DecodePlan { variant: wide, rows: ROWS, resident: 1 });
-    }
-    Ok(DecodePlan { variant: variant(store, s.d, false), rows: ROWS, resident: 2 })
+    // A device that was opened with the least limits allows for the fewest only.
+    let of = |&subgroups: &u32| variant(store, s.d, subgroups);
+    let serves = |n: &&u32| one_each.keys >= least_keys(**n) && of(n).needs.unmet(caps).is_none();
+    let subgroups = subgroups(store.format).iter().find(serves).unwrap_or(&NARROW);
+    Ok(DecodePlan { variant: of(subgroups), rows: ROWS, resident: 1 })
 }
 
-/// A wide workgroup fills a core: codes need 110 to 125 registers, f16 165. Several narrow ones would be as fast over one long
-/// sequence, but make more parts to merge; over few keys most subgroups of a wide one would have none.
-fn variant(store: Store, d: u32, wide: bool) -> Variant {
-    let subgroups = match (wide, store.format.quantised()) {
-        (true, true) => 16,
-        (true, false) => 8,
-        (false, _) => 4,
-    };
+/// Subgroups of a workgroup, from the most to the fewest. One workgroup fills a core: codes need 110 to 125 registers, f16 165. Several
+/// in its place would be as fast over one long sequence, but make more parts to merge; over few keys most subgroups would have none.
+fn subgroups(format: KvFormat) -> &'static [u32] {
+    if format.quantised() { &[16, 8, NARROW] } else { &[8, NARROW] }
+}
+const NARROW: u32 = 4;
+
+/// Of a workgroup of so many subgroups: a step, or two of the most.
+fn least_keys(subgroups: u32) -> u32 {
+    match subgroups {
+        16 => 512,
+        8 => 128,
+        _ => 0,
+    }
+}
+
+fn variant(store: Store, d: u32, subgroups: u32) -> Variant {
     // Pieces of eight elements that a lane has of a row of K and of V, and how many of them a load of 16 bytes holds.
     let (k_pieces, v_pieces) = (d / 8 / 4, d / 8 / 8);
     let bits = store.format.bits() as u32;
@@ -73,6 +79,8 @@ fn variant(store: Store, d: u32, wide: bool) -> Variant {
             VY = Def::Num(v_load),
             JOINED = Def::Flag(false),
             TALLIES = Def::Num(TALLIES),
+            // A thread's of the parts that it merges.
+            BATCH = Def::Num(if subgroups == 16 { 4 } else { 8 }),
         ],
         needs: Needs {
             f16: true,
@@ -90,23 +98,13 @@ const TALLIES: u32 = 1024;
 /// And the most bytes that the last workgroup of a tile reads on its own; more are merged sooner by many.
 const MOST_BYTES: u32 = 128 << 10;
 
-/// How the splits of a call come together in one launch: see `wgsl/common/decode_join.wgsl`.
-pub(super) struct Joint {
-    /// Of 32 bits, for what the workgroups leave.
-    pub words: usize,
-}
-
-impl Joint {
-    /// For `tiles` tiles of the call's rows, in all, of so many splits each; `None` where a second launch is faster, or nothing is split.
-    pub fn of(s: &Sizes, tiles: u32, splits: u32) -> Option<Joint> {
-        let bytes = splits.saturating_mul(s.rows().min(ROWS)).saturating_mul(s.d_v * 4);
-        if splits < 2 || tiles > TALLIES || bytes > MOST_BYTES {
-            return None;
-        }
-        let part = ROWS * (s.d_v + 2);
-        Some(Joint { words: (TALLIES + tiles * splits * part) as usize })
-    }
-
+/// Words of [`Gpu::joint`](crate::Gpu) in which the splits of a call come together in one launch (`wgsl/common/decode_join.wgsl`): for
+/// `tiles` tiles of rows in all, of so many splits each. `None` where a second launch is faster, or nothing is split.
+pub(super) fn joint_words(s: &Sizes, tiles: u32, splits: u32) -> Option<usize> {
+    let bytes = splits.saturating_mul(s.rows().min(ROWS)).saturating_mul(s.d_v * 4);
+    let part = ROWS * (s.d_v + 2);
+    let few = splits > 1 && tiles <= TALLIES && bytes <= MOST_BYTES;
+    few.then_some(TALLIES as usize + tiles as usize * (splits * part) as usize)
 }
 
 /// The specialisation that merges.
@@ -121,7 +119,9 @@ pub(super) fn variants() -> Vec<Variant> {
         ways.iter().map(move |&paged| Store { format, paged, extra: false })
     });
     let widths = stores.flat_map(|store| WIDTHS.map(|d| (store, d)));
-    let alone = widths.flat_map(|(store, d)| [false, true].map(|wide| variant(store, d, wide)));
+    let alone = widths.flat_map(|(store, d)| {
+        subgroups(store.format).iter().map(move |&subgroups| variant(store, d, subgroups))
+    });
     let joined = |mut variant: Variant| {
         join(&mut variant.defines);
         variant
@@ -152,24 +152,37 @@ mod tests {
         Sizes { dtype: DType::F16, b: 1, sq: 1, hq: 32, hkv: 8, d: 128, d_v: 128, capacity: 0, kv_len: 0 };
     const STORE: Store = Store { format: KvFormat::Int8, paged: true, extra: false };
 
-    fn subgroups(s: &Sizes, store: Store, splits: Option<u32>) -> (u32, u32) {
-        let plan = plan(&caps(), s, store, splits).expect("it is served");
-        (plan.variant.needs.threads / 32, plan.resident)
+    #[test]
+    fn workgroups_are_as_wide_as_their_keys() {
+        for (format, widest) in [(KvFormat::Int8, 16), (KvFormat::F16, 8)] {
+            let store = Store { format, ..STORE };
+            let of = |s: &Sizes, splits| {
+                let plan = plan(&caps(), s, store, splits).expect("it is served");
+                (plan.variant.needs.threads / 32, plan.resident)
+            };
+            let keys = |kv_len, splits| of(&Sizes { kv_len, ..SIZES }, splits);
+            assert_eq!([127, 128, 511, 512].map(|n| keys(n, Some(1)).0), [4, 8, 8, widest]);
+            assert_eq!(keys(1024, Some(2)), (widest, 1));
+            assert_eq!(keys(1024, None), (4, 1), "eight KV heads share 132 compute units, so 64 keys each");
+            assert_eq!(keys(32_768, None), (widest, 1));
+            let batch = Sizes { kv_len: 512, b: 64, ..SIZES };
+            assert_eq!(of(&batch, None), (widest, 1), "nothing to split");
+        }
     }
 
     #[test]
-    fn workgroups_are_wide_where_each_has_two_steps() {
-        for (format, wide) in [(KvFormat::Int8, 16), (KvFormat::F16, 8)] {
-            let store = Store { format, ..STORE };
-            let of = |kv_len, splits| subgroups(&Sizes { kv_len, ..SIZES }, store, splits);
-            assert_eq!(of(511, Some(1)), (4, 2));
-            assert_eq!(of(512, Some(1)), (wide, 1));
-            assert_eq!(of(1024, Some(2)), (wide, 1));
-            assert_eq!(of(1024, None), (4, 2), "eight KV heads share 132 compute units, so 64 keys each");
-            assert_eq!(of(32_768, None), (wide, 1));
-            let batch = Sizes { kv_len: 512, b: 64, ..SIZES };
-            assert_eq!(subgroups(&batch, store, None), (wide, 1), "nothing to split");
-        }
+    fn a_launch_merges_what_is_not_too_much_for_one_workgroup() {
+        let words = joint_words;
+        assert_eq!(words(&SIZES, 8, 1), None, "nothing to merge");
+        // Counts, then parts of eight rows, each with its maximum and total.
+        assert_eq!(words(&SIZES, 8, 2), Some(1024 + 8 * 2 * 8 * 130));
+        assert_eq!(words(&SIZES, 1024, 2), Some(1024 + 1024 * 2 * 8 * 130));
+        assert_eq!(words(&SIZES, 1025, 2), None);
+        // Four rows of 128 values are 2 KiB.
+        assert!(words(&SIZES, 1, 64).is_some() && words(&SIZES, 1, 65).is_none());
+        let (many, narrow) = (Sizes { sq: 8, ..SIZES }, Sizes { d: 64, d_v: 64, ..SIZES });
+        assert!(words(&many, 4, 32).is_some() && words(&many, 4, 33).is_none(), "of a tile of eight rows");
+        assert!(words(&narrow, 1, 128).is_some() && words(&narrow, 1, 129).is_none());
     }
 
     #[test]

@@ -50,6 +50,10 @@ fn shape(level: Level, sq: usize, hq: usize, hkv: usize, lens: &[usize], block: 
 fn beyond(sq: usize) -> Shape {
     Shape { d: 256, d_v: 8, others: 15_500, ..shape(Full, sq, 4, 1, &[300, 0, 700], 256) }
 }
+/// As matrices take it, of 2 GiB for V too.
+fn beyond_for_matrices(sq: usize) -> Shape {
+    Shape { d: 64, d_v: 64, others: 65_000, ..beyond(sq) }
+}
 const BEFORE: u64 = 1 << 31;
 
 /// Cases of `attention_paged`.
@@ -166,15 +170,18 @@ pub(super) fn paged_cases() -> Vec<Case> {
         wide(128, 128, shape(Perf, 1, 32, 8, &[32_768], 16)),
         wide(128, 128, contiguous(shape(Perf, 1, 32, 8, &[32_768], 0))),
         wide(128, 128, shape(Perf, 1, 32, 8, &[4096; 16], 16)),
-        // A chat: what is fixed counts.
+        // Chats: what is fixed counts.
         wide(128, 128, shape(Perf, 1, 32, 8, &[1024], 16)),
+        wide(128, 128, shape(Perf, 1, 32, 8, &[4096], 16)),
     ];
     let mut all = Vec::new();
     for format in KvFormat::ALL {
         all.extend(each.iter().map(|shape| case(shape.clone(), format, DType::F32)));
         all.extend(each[..3].iter().chain(&real).map(|shape| case(shape.clone(), format, DType::F16)));
     }
-    all.extend([KvFormat::F16, KvFormat::Int8].map(|format| case(beyond(1), format, DType::F16)));
+    for shape in [beyond(1), beyond_for_matrices(1)] {
+        all.extend([KvFormat::F16, KvFormat::Int8].map(|format| case(shape.clone(), format, DType::F16)));
+    }
     all.extend(more.iter().map(|shape| case(shape.clone(), KvFormat::Int8, DType::F32)));
     for format in KvFormat::ALL.into_iter().filter(|format| format.quantised()) {
         all.extend(codes.iter().map(|shape| case(shape.clone(), format, DType::F16)));

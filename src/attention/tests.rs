@@ -1,5 +1,7 @@
 //! The three kernels against each other, and wrong calls.
 
+use half::f16;
+
 use super::decode::record_split;
 use super::plan::Splits;
 use super::*;
@@ -420,4 +422,36 @@ fn indices_past_32_bits_are_refused() {
     assert!(within_u32("k", u64::from(u32::MAX)).is_ok());
     let error = within_u32("attention: k", 1 << 32).expect_err("too many").to_string();
     assert!(error.starts_with("attention: k: elements of a 32-bit index"), "{error}");
+}
+
+/// Of workgroups that merge what others have left, the last may be any.
+#[test]
+fn launches_without_a_pause_repeat_bit_for_bit() {
+    let gpu = Gpu::new().expect("an adapter");
+    let mut random = Random::new(3);
+    let mut tensor = |shape: &[usize]| {
+        let values: Vec<f16> =
+            random.values(shape.iter().product(), DType::F16).into_iter().map(f16::from_f32).collect();
+        gpu.tensor(shape, &values).expect("fits")
+    };
+    let (q, k, v) = (tensor(&[1, 1, 32, 128]), tensor(&[1, 3000, 8, 128]), tensor(&[1, 3000, 8, 128]));
+    let workspace = gpu.alloc(DType::F32, &[workspace_len(&gpu, 1, 1, 32, 8, 128, 3000)]).expect("fits");
+    let launches = if gpu.caps().device_type == wgpu::DeviceType::Cpu { 2 } else { 500 };
+    // Of several lengths in turn, so that several numbers of splits share what is counted in.
+    let lens = [3000, 700, 1999];
+    let outs: Vec<Tensor> =
+        (0..launches * lens.len()).map(|_| gpu.alloc(DType::F16, q.shape()).expect("fits")).collect();
+    gpu.run(|r| {
+        outs.iter().zip(lens.into_iter().cycle()).try_for_each(|(out, kv_len)| {
+            let (q, k, v, workspace) = (&q, &k, &v, &workspace);
+            let options = Options::causal(SCALE);
+            record_decode(r, &AttentionDecode { q, k, v, out, kv_len, options, workspace })
+        })
+    })
+    .expect("runs");
+    let all: Vec<Vec<f16>> = outs.iter().map(|out| gpu.read(out).expect("reads")).collect();
+    assert!(all[0].iter().any(|x| x.to_f32() != 0.0));
+    for (i, out) in all.iter().enumerate() {
+        assert!(*out == all[i % lens.len()], "launch {i} differs");
+    }
 }

@@ -266,6 +266,12 @@ mod tests {
         let larger = of(&[8, 34]);
         assert_ne!(first.storage.id, larger.storage.id);
         assert_eq!(gpu.scratch_bytes(), 2 * 8 * 34);
+        // Words for workgroups to meet in are others, zeros at first.
+        let joint = gpu.joint(100).expect("it is small");
+        assert_eq!(gpu.read::<u32>(&joint).expect("reads"), [0; 100]);
+        assert_eq!(gpu.joint(99).expect("it is small").storage.id, joint.storage.id);
+        assert_ne!(gpu.joint(101).expect("it is small").storage.id, joint.storage.id);
+        assert_eq!(gpu.scratch_bytes(), 2 * 8 * 34 + 4 * 101);
         gpu.free_scratch();
         assert_eq!(gpu.scratch_bytes(), 0);
         // What was handed out stays.

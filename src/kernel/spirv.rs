@@ -302,6 +302,19 @@ mod tests {
         assert!(!self::opcodes(&floats).contains(&BITCAST));
     }
 
+    /// What `wgsl/common/decode_join.wgsl` builds on; it is naga's choice, and WGSL's barrier asks for less.
+    #[test]
+    fn storage_barriers_reach_the_whole_device() {
+        const CONTROL_BARRIER: u32 = 224;
+        let (workgroup, device, acquire_release, uniform_memory) = (2, 1, 8, 64);
+        let words = translated("storageBarrier();");
+        let barrier = words.windows(4).find(|w| w[0] == 4 << 16 | CONTROL_BARRIER).expect("a barrier");
+        let constant =
+            |id: u32| words.windows(4).find(|w| w[0] == 4 << 16 | CONSTANT && w[2] == id).map(|w| w[3]);
+        let of = [1, 2, 3].map(|i| constant(barrier[i]));
+        assert_eq!(of, [workgroup, device, acquire_release | uniform_memory].map(Some));
+    }
+
     #[test]
     fn loops_stay_loops() {
         let words = translated("for (var i = 0u; i < 8u; i++) { x[i] = i; }");

@@ -389,10 +389,6 @@ fn main(place: Place) {
     let pair = group / (params.tiles * params.splits);
     if !is_last(lane.thread, tile + params.tiles * pair, counts) { return; }
     let first_part = (tile + pair * params.tiles * params.splits) * PART;
-    for (var at = lane.thread; at < rows * PAIRS; at += THREADS) {
-        let row = at / PAIRS;
-        let all = merged(first_part, params.tiles * PART, row, at % PAIRS);
-        finish(row_at(first + row, at_0), column_of(at % PAIRS), all.sum, all.total);
-    }
+    for (var four = 0u; four < rows; four += 4u) { merge(first_part, four, rows, first, at_0, lane.thread); }
 #endif
 }

@@ -23,32 +23,55 @@ fn is_last(thread: u32, tally: u32, counts: bool) -> bool {
     return all;
 }
 
-struct Merged { sum: vec2<f32>, total: f32 }
+// A thread has two neighbouring pairs of a row, and the parts of every TEAMSth split.
+const FOURS = PAIRS / 2u;
+const TEAMS = THREADS / (4u * FOURS);
 
-// Sums of a row and what they are to be divided by; `first` is the part of the first split, `apart` how far it is to the next.
-fn merged(first: u32, apart: u32, row: u32, pair: u32) -> Merged {
+// Merges four rows of a tile from the row `four` on; `first` is the first split's part, and `tile` the tile's first row.
+fn merge(first: u32, four: u32, rows: u32, tile: u32, at_0: u32, thread: u32) {
+    let row = four + thread / FOURS % 4u;
+    let pair = thread % FOURS * 2u;
+    let apart = params.tiles * PART;
     var top = MASKED;
-    var all = Merged(vec2<f32>(), 0.0);
-    for (var split = 0u; split < params.splits; split += 16u) {
+    var total = 0.0;
+    var sum = vec4<f32>();
+    for (var split = thread / (4u * FOURS); split < params.splits; split += BATCH * TEAMS) {
         // All loads of a batch before the first is used.
-#for s 16
-        let part_{s} = first + min(split + {s}u, params.splits - 1u) * apart;
+#for s BATCH
+        let part_{s} = first + min(split + {s}u * TEAMS, params.splits - 1u) * apart;
         let stats_{s} = workspace.parts[part_{s} + row];
-        let sum_{s} = workspace.parts[part_{s} + R + row * PAIRS + pair];
+        let sum_{s} = vec4(workspace.parts[part_{s} + R + row * PAIRS + pair], workspace.parts[part_{s} + R + row * PAIRS + pair + 1u]);
 #endfor
         var most = top;
-#for s 16
+#for s BATCH
         most = max(most, stats_{s}.x);
 #endfor
-        let fade = exp2(top - most);
+        sum *= exp2(top - most);
+        total *= exp2(top - most);
         top = most;
-        all.sum *= fade;
-        all.total *= fade;
-#for s 16
-        let weight_{s} = select(0.0, exp2(stats_{s}.x - most), split + {s}u < params.splits);
-        all.sum += weight_{s} * sum_{s};
-        all.total += weight_{s} * stats_{s}.y;
+#for s BATCH
+        let weight_{s} = select(0.0, exp2(stats_{s}.x - most), split + {s}u * TEAMS < params.splits);
+        sum += weight_{s} * sum_{s};
+        total += weight_{s} * stats_{s}.y;
 #endfor
     }
-    return all;
+    workgroupBarrier();
+    pool[thread] = vec2(top, total);
+    pool[THREADS + 2u * thread] = sum.xy;
+    pool[THREADS + 2u * thread + 1u] = sum.zw;
+    workgroupBarrier();
+    if thread >= 4u * FOURS || row >= rows { return; }
+    var most = top;
+    for (var t = 1u; t < TEAMS; t++) { most = max(most, pool[thread + t * 4u * FOURS].x); }
+    sum *= exp2(top - most);
+    total *= exp2(top - most);
+    for (var t = 1u; t < TEAMS; t++) {
+        let at = thread + t * 4u * FOURS;
+        let weight = exp2(pool[at].x - most);
+        sum += weight * vec4(pool[THREADS + 2u * at], pool[THREADS + 2u * at + 1u]);
+        total += weight * pool[at].y;
+    }
+    let at = row_at(tile + row, at_0);
+    finish(at, column_of(pair), sum.xy, total);
+    finish(at, column_of(pair + 1u), sum.zw, total);
 }
