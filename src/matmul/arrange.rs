@@ -92,7 +92,11 @@ fn source(place: usize, padded_k: usize, order: Arrangement) -> (usize, usize) {
     let (eight, place) = (place / (ROWS * 4 * 8), place % (ROWS * 4 * 8));
     let (row, place) = (place / (4 * 8), place % (4 * 8));
     let (lane, nth) = (place / 8, place % 8);
-    let nth = if order.paired { [0, 4, 1, 5, 2, 6, 3, 7][nth] } else { nth };
+    let nth = match (order.paired, each) {
+        (true, 16) => [0, 2, 1, 3, 4, 6, 5, 7][nth],
+        (true, _) => [0, 4, 1, 5, 2, 6, 3, 7][nth],
+        (false, _) => nth,
+    };
     (block * ROWS + row, (slice * 4 + lane) * each + eight * 8 + nth)
 }
 

@@ -24,8 +24,12 @@ pub(super) fn qgemm() -> Vec<Spec> {
     let fp4 =
         [2, 4, 8, 32].map(|m| Spec::new(&QGEMM, Level::Perf, Format::Fp4, DType::F16, (m, 14336, 4096)));
     let rows = [2, 4, 8, 16, 32, 64, 128, 256, 512, 4096].map(|m| int4(&QGEMM, (m, 14336, 4096)));
-    use Format::{E4m3, Int3, Nf4};
+    use Format::{E4m3, Int3, Int8, Nf4};
     let others = [Nf4, E4m3, Int3]
         .map(|format| Spec::new(&QGEMM, Level::Perf, format, DType::F16, (512, 14336, 4096)));
-    rows.into_iter().chain(fp4).chain(others).collect()
+    let four = [Nf4, E4m3, Int3, Int8].map(|format| Spec {
+        group: Group::Size(128),
+        ..Spec::new(&QGEMM, Level::Perf, format, DType::F16, (4, 14336, 4096))
+    });
+    rows.into_iter().chain(fp4).chain(others).chain(four).collect()
 }

@@ -105,12 +105,6 @@ pub(super) fn variant(
         Tier::Spirv if traits.rows == Rows::Ragged => {
             return Err("rows of a number of elements that 8 does not divide".to_string());
         }
-        // Its tiles have 64 rows, and every one decodes w.
-        Tier::Spirv if m > 64 && traits.format.codebook().is_some() => {
-            return Err(
-                "more than 64 rows of activations, for which codebooks are searched too often".to_string()
-            );
-        }
         Tier::Spirv => choose_fragments(m, n),
         _ => choose_coop(caps, m, n, traits.format.is_quantised())?,
     };
@@ -133,7 +127,7 @@ pub(super) fn variant(
 pub(super) struct Arrangement {
     /// Columns of a lane.
     pub each: u32,
-    /// In the order of pairs of codes.
+    /// In the order of pairs of codes, which that decides.
     pub paired: bool,
     /// What rows are padded to a multiple of.
     pub step: usize,
@@ -185,8 +179,8 @@ mod tests {
     /// A product of `m` rows with 64 rows of `k` columns at the Spirv tier, on a device that binds `max_binding` bytes.
     fn at_spirv(format: Format, m: usize, k: usize, max_binding: u64) -> Result<Defines, String> {
         let gpu = Gpu::new().expect("an adapter");
-        let packed =
-            PackedMatrix::quantise(&vec![0.5; 64 * k], 64, k, format, Group::WholeK, ScaleSearch::AbsMax);
+        let group = if format == Format::Mxfp4 { Group::Size(32) } else { Group::WholeK };
+        let packed = PackedMatrix::quantise(&vec![0.5; 64 * k], 64, k, format, group, ScaleSearch::AbsMax);
         let weight = Weight::upload(&gpu, &packed.expect("legal")).expect("small");
         let caps = Caps { max_binding, max_buffer: u64::MAX, ..gpu.caps().clone() };
         let request = Request { spec: &QGEMM, m, n: 64, a: DType::Bf16, out: DType::F16, pair: false };
@@ -202,14 +196,14 @@ mod tests {
         assert_eq!(order(Format::Fp4, 32), None);
         // Few workgroups have four subgroups along K.
         assert_eq!(order(Format::Fp4, 33), Some((32, true, 512)));
-        assert_eq!(order(Format::Int8, 1 << 20), Some((16, false, 128)));
+        assert_eq!(order(Format::Int8, 1 << 20), Some((16, true, 128)));
+        assert_eq!(order(Format::Mxfp4, 1 << 20), Some((32, false, 256)));
     }
 
     #[test]
     fn what_the_spirv_tier_leaves_to_others() {
         let refused = |format, m, k, max| at_spirv(format, m, k, max).expect_err("it is not served");
-        assert!(at_spirv(Format::Nf4, 64, 128, 1 << 20).is_ok());
-        assert!(refused(Format::Nf4, 65, 128, 1 << 20).contains("codebooks"));
+        assert!(at_spirv(Format::Nf4, 65, 128, 1 << 20).is_ok());
         assert!(refused(Format::F16, 64, 128, 1 << 20).contains("dense"));
         assert!(refused(Format::Fp4, 64, 100, 1 << 20).contains("8 does not divide"));
         // 40 rows of 512 halves.

@@ -282,11 +282,14 @@ pub(super) fn coop_variant(
     // Arranged activations are halves and as long as the steps.
     let (rows, dtypes) = if tile.arranged() { (Rows::Exact, (DType::F16, dtypes.1)) } else { (rows, dtypes) };
     let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
-    let halves = matches!(traits.format, Format::Fp4 | Format::Int4);
+    // Stored zeros and codebooks are rounded to halves before their product with the scale is, and two such results are multiplied in a
+    // gated pair: there they go by way of f32.
+    let twice = traits.format.has_zeros() || traits.format.codebook().is_some();
+    let halves = traits.format.scales() == ScaleFormat::F16 && !(pair && twice);
     set(&mut defines, "HALVES", halves);
     set(&mut defines, "SMALL_SCALES", traits.small_scales);
     defines.extend(coop_defines(tile, &walk, vector_tiles));
-    Variant { defines, needs: coop_needs(tile) }
+    with_book(Variant { defines, needs: coop_needs(tile) }, traits.format)
 }
 
 /// What `wgsl/common/coop_product.wgsl` is specialised on.

@@ -12,18 +12,22 @@ use crate::tensor::DType;
 pub(super) const MAX_GEMV_ROWS: usize = 8;
 /// As many where cooperative matrices of side 16 take quantised weights: their smallest tile costs less than five rows.
 const GEMV_ROWS_BESIDE_MATRICES: usize = 4;
-/// And where threads fill these from registers, which costs about as much for eight rows as for three.
+/// And where threads fill these from registers, which costs about as much for eight rows as for three, and as for two of the formats
+/// that take the fewest operations.
 const GEMV_ROWS_BESIDE_FRAGMENTS: usize = 2;
+const GEMV_ROWS_BESIDE_FAST_FRAGMENTS: usize = 1;
 
 /// Rows of activations up to which a gemv kernel serves.
-fn gemv_rows(gpu: &Gpu, format: Format, a: DType) -> usize {
-    let caps = gpu.caps();
+fn gemv_rows(caps: &Caps, ceiling: Option<Tier>, format: Format, a: DType) -> usize {
     if !format.is_quantised() || a == DType::F32 {
         return MAX_GEMV_ROWS;
     }
-    let may = |tier| gpu.forced_tier().is_none_or(|forced| forced >= tier);
+    let may = |tier| ceiling.is_none_or(|ceiling| ceiling >= tier);
     match (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1) {
-        true if caps.spirv && may(Tier::Spirv) => GEMV_ROWS_BESIDE_FRAGMENTS,
+        true if caps.spirv && may(Tier::Spirv) => match format {
+            Format::Fp4 | Format::Int4 => GEMV_ROWS_BESIDE_FAST_FRAGMENTS,
+            _ => GEMV_ROWS_BESIDE_FRAGMENTS,
+        },
         true if may(Tier::Coop) => GEMV_ROWS_BESIDE_MATRICES,
         _ => MAX_GEMV_ROWS,
     }
@@ -31,7 +35,7 @@ fn gemv_rows(gpu: &Gpu, format: Format, a: DType) -> usize {
 
 /// Whether a gemv kernel serves `m` rows; with a norm it does wherever it can, as it spares the norm's launch and workspace.
 pub(super) fn few_rows(gpu: &Gpu, m: usize, format: Format, a: DType, norm: bool) -> bool {
-    m <= if norm { MAX_GEMV_ROWS } else { gemv_rows(gpu, format, a) }
+    m <= if norm { MAX_GEMV_ROWS } else { gemv_rows(gpu.caps(), gpu.forced_tier(), format, a) }
 }
 
 pub(super) fn kernel_for(gpu: &Gpu, m: usize, format: Format, a: DType) -> &'static KernelSpec {
@@ -351,6 +355,23 @@ mod tests {
         ] {
             assert_eq!(kernel_for(&gpu, m, format, DType::F32).name, want, "{m}");
         }
+    }
+
+    #[test]
+    fn matrices_take_over_at_few_rows() {
+        let mut nvidia = caps(SIDE_16);
+        nvidia.spirv = true;
+        let rows = |caps: &Caps, ceiling, format, a| gemv_rows(caps, ceiling, format, a);
+        let of = |format| rows(&nvidia, None, format, DType::Bf16);
+        assert_eq!([Format::Fp4, Format::Int4].map(of), [1; 2]);
+        assert_eq!([Format::Int4Zero, Format::Mxfp4, Format::Int8, Format::Nf4].map(of), [2; 4]);
+        assert_eq!(of(Format::F16), 8);
+        assert_eq!(rows(&nvidia, None, Format::Fp4, DType::F32), 8);
+        assert_eq!(rows(&nvidia, Some(Tier::Coop), Format::Fp4, DType::F16), 4);
+        assert_eq!(rows(&nvidia, Some(Tier::Subgroup), Format::Fp4, DType::F16), 8);
+        nvidia.spirv = false;
+        assert_eq!(rows(&nvidia, None, Format::Fp4, DType::F16), 4);
+        assert_eq!(rows(&caps(SOFTWARE), None, Format::Fp4, DType::F16), 8);
     }
 
     #[test]

@@ -48,6 +48,10 @@ fn main(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
+#if BOOK
+    fill_book(thread);
+    workgroupBarrier();
+#endif
     let tiles_m = (params.m + TILE_M - 1u) / TILE_M;
     let tiles_n = (params.n + TILE_N - 1u) / TILE_N;
     // group_index() written out: naga takes the result of a call for non-uniform and would reject the loads below.
@@ -155,12 +159,12 @@ fn sum_of(at: u32) -> f32 {
 struct HalfEight { lo: vec4<f16>, hi: vec4<f16> }
 
 // Activations in the order of the weights that put_w() or weights() decodes.
-fn half_activations(x: Eight) -> HalfEight {
-    let lo = vec4<f16>(half_range(x.lo));
-    let hi = vec4<f16>(half_range(x.hi));
+fn half_activations(eight: Eight) -> HalfEight {
+    let lo = vec4<f16>(half_range(eight.lo));
+    let hi = vec4<f16>(half_range(eight.hi));
 #if HALVES
-    // In the order of half_weights().
-    return HalfEight(vec4<f16>(lo.x, hi.x, lo.y, hi.y), vec4<f16>(lo.z, hi.z, lo.w, hi.w));
+    let x = half_order(lo, hi);
+    return HalfEight(x.lo, x.hi);
 #else
     return HalfEight(lo, hi);
 #endif

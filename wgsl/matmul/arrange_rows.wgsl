@@ -48,11 +48,18 @@ fn halves(raw: RawEight, c: u32) -> vec4<u32> {
 #endif
 }
 
-// PAIRED: in the order of half_weights() (common/weight.wgsl), 0, 4, 1, 5, 2, 6, 3, 7.
+// PAIRED: as half_order() of common/weight.wgsl has them, 0, 2, 1, 3, 4, 6, 5, 7 of packets of 16 and 0, 4, 1, 5, 2, 6, 3, 7 of others.
 fn in_order(x: vec4<u32>) -> vec4<u32> {
 #if PAIRED
-    let even = (x.xy & vec2<u32>(0xffffu)) | (x.zw << vec2<u32>(16u));
-    let odd = (x.xy >> vec2<u32>(16u)) | (x.zw & vec2<u32>(0xffff0000u));
+#if EACH == 16
+    let low = x.xz;
+    let high = x.yw;
+#else
+    let low = x.xy;
+    let high = x.zw;
+#endif
+    let even = (low & vec2<u32>(0xffffu)) | (high << vec2<u32>(16u));
+    let odd = (low >> vec2<u32>(16u)) | (high & vec2<u32>(0xffff0000u));
     return vec4<u32>(even.x, odd.x, even.y, odd.y);
 #else
     return x;

@@ -18,10 +18,18 @@ fn fetch_packet(row: u32, k: u32) -> Packet {
     return load_packet(row, min(k / PACKET, params.packets - 1u));
 }
 
-// What turns codes into weights: the scale, or x and y of code · x + y.
+// What turns codes into weights: the scale and, if it is stored, the zero, or x and y of code · x + y.
 #if HALVES
-alias Affine = f16;
-fn fetch_affine(row: u32, k: u32) -> Affine { return scales[row * params.groups + scale_group(k)]; }
+alias Affine = HalfScale;
+fn fetch_affine(row: u32, k: u32) -> Affine {
+    let group = scale_group(k);
+    let scale = scales[row * params.groups + group];
+#if STORED_ZEROS
+    return Affine(scale, f16(load_zero(row, group)));
+#else
+    return scale;
+#endif
+}
 #else
 alias Affine = vec2<f32>;
 fn fetch_affine(row: u32, k: u32) -> Affine {

@@ -1,14 +1,23 @@
 // FP8 E4M3 through halves: the exponent's bias is 8 less there, so the half is v·2⁻⁸.
 const CODE_UNIT = 256.0;
-fn halves_of(q: u32) -> vec2<f32> {
-    return unpack2x16float(((q & 0x00800080u) << 8u) | ((q & 0x007f007fu) << 7u));
-}
+// Of the upper bytes of a word's halves.
+fn signs_and_sizes(q: u32) -> u32 { return (q & 0x80008000u) | ((q >> 1u) & 0x3f803f80u); }
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q0 = p[2u * chunk];
     let q1 = p[2u * chunk + 1u];
-    let e02 = halves_of(q0);
-    let e13 = halves_of(q0 >> 8u);
-    let e46 = halves_of(q1);
-    let e57 = halves_of(q1 >> 8u);
+    let e02 = unpack2x16float(signs_and_sizes(q0 << 8u));
+    let e13 = unpack2x16float(signs_and_sizes(q0));
+    let e46 = unpack2x16float(signs_and_sizes(q1 << 8u));
+    let e57 = unpack2x16float(signs_and_sizes(q1));
     return Eight(vec4<f32>(e02.x, e13.x, e02.y, e13.y), vec4<f32>(e46.x, e57.x, e46.y, e57.y));
 }
+#if HALVES
+fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
+    let q0 = p[2u * chunk];
+    let q1 = p[2u * chunk + 1u];
+    let first = halves_of(vec2<u32>(signs_and_sizes(q0 << 8u), signs_and_sizes(q0)));
+    let second = halves_of(vec2<u32>(signs_and_sizes(q1 << 8u), signs_and_sizes(q1)));
+    let unit = vec4<f16>(f16(CODE_UNIT));
+    return Halves(first * unit * scale, second * unit * scale);
+}
+#endif

@@ -25,7 +25,7 @@ fn half_codes(p: Packet, chunk: u32) -> Halves {
     let q = pairs(p[chunk]);
     return Halves(halves_of(q.xy), halves_of(q.zw));
 }
-fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
+fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
     let v = half_codes(p, chunk);
 #if SMALL_SCALES
     return Halves(v.lo * scale, v.hi * scale);

@@ -9,6 +9,16 @@ fn decode_bits(q: u32) -> Eight {
     let e37 = unpack2x16float((q >> 9u) & 0x00070007u);
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
+#if HALVES
+fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
+    let q = three_bits(p, chunk);
+    let first = halves_of(vec2<u32>((q & 0x00070007u) | 0x64006400u, (q & 0x00380038u) | 0x58005800u));
+    let second = halves_of(vec2<u32>((q & 0x01c001c0u) | 0x4c004c00u, ((q >> 9u) & 0x00070007u) | 0x64006400u));
+    let base_first = vec4<f16>(vec2<f16>(f16(1024.0)), vec2<f16>(f16(128.0)));
+    let base_second = vec4<f16>(vec2<f16>(f16(16.0)), vec2<f16>(f16(1024.0)));
+    return Halves(scaled_codes(first, base_first, scale), scaled_codes(second, base_second, scale));
+}
+#endif
 #if BYTES
 const BYTE_ZERO = 0.0;
 const BYTE_UNIT = 1.0;

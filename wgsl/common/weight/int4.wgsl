@@ -9,14 +9,13 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     return Eight(vec4<f32>(e04.x, e15.x, e26.x, e37.x), vec4<f32>(e04.y, e15.y, e26.y, e37.y));
 }
 #if HALVES
-// With the bits of 1024 before it a nibble q is the half 1024 + q; four bits up, with those of 64, 64 + q.
-fn half_weights(p: Packet, chunk: u32, scale: f16) -> Halves {
+fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
     let near = p[chunk];
     let far = near >> 8u;
     let first = halves_of(vec2<u32>((near & 0x000f000fu) | 0x64006400u, (near & 0x00f000f0u) | 0x54005400u));
     let second = halves_of(vec2<u32>((far & 0x000f000fu) | 0x64006400u, (far & 0x00f000f0u) | 0x54005400u));
-    let zero = vec4<f16>(vec2<f16>(f16(1024.0 + FIXED_ZERO)), vec2<f16>(f16(64.0 + FIXED_ZERO)));
-    return Halves((first - zero) * scale, (second - zero) * scale);
+    let base = vec4<f16>(vec2<f16>(f16(1024.0)), vec2<f16>(f16(64.0)));
+    return Halves(scaled_codes(first, base, scale), scaled_codes(second, base, scale));
 }
 #endif
 #if BYTES

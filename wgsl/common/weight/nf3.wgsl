@@ -22,6 +22,14 @@ fn decode_bits(q: u32) -> Eight {
     let second = looked_up(((q >> 6u) & 0x00070007u) | ((q >> 1u) & 0x07000700u));
     return Eight(vec4<f32>(first.xy, second.xy), vec4<f32>(first.zw, second.zw));
 }
+#if HALVES
+fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
+    let q = three_bits(p, chunk);
+    let first = looked_up_pairs((q & 0x00070007u) | ((q << 5u) & 0x07000700u)); // 0 and 4, 1 and 5
+    let second = looked_up_pairs(((q >> 6u) & 0x00070007u) | ((q >> 1u) & 0x07000700u));
+    return Halves(halves_of(first) * scale, halves_of(second) * scale);
+}
+#endif
 #else
 fn decode_bits(all: u32) -> Eight {
     let q = vec4<u32>(all);

@@ -30,6 +30,13 @@ fn decode(p: Packet, chunk: u32) -> Eight {
     let odd = looked_up((p[chunk] >> 4u) & 0x0f0f0f0fu);
     return Eight(vec4<f32>(even.x, odd.x, even.y, odd.y), vec4<f32>(even.z, odd.z, even.w, odd.w));
 }
+#if HALVES
+fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
+    let even = looked_up_pairs(p[chunk] & 0x0f0f0f0fu); // 0 and 4, 2 and 6
+    let odd = looked_up_pairs((p[chunk] >> 4u) & 0x0f0f0f0fu);
+    return Halves(halves_of(vec2<u32>(even.x, odd.x)) * scale, halves_of(vec2<u32>(even.y, odd.y)) * scale);
+}
+#endif
 #else
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q = vec4<u32>(p[chunk]);
