@@ -81,6 +81,7 @@ fn variant(tile: &CoopTile, traits: Traits) -> Variant {
         BATCHED = Def::Flag(true),
         KN = Def::Flag(kn),
         HALVES = Def::Flag(false),
+        BOOK = Def::Flag(false),
         SUMS = Def::Num(sums(out, false) as u32),
         TA = Def::Word(a.wgsl()),
         KIND0 = Def::Word(a.wgsl()),
