@@ -197,7 +197,7 @@ mod tests {
         // Few workgroups have four subgroups along K.
         assert_eq!(order(Format::Fp4, 33), Some((32, true, 512)));
         assert_eq!(order(Format::Int8, 1 << 20), Some((16, true, 128)));
-        assert_eq!(order(Format::Mxfp4, 1 << 20), Some((32, false, 256)));
+        assert_eq!(order(Format::Mxfp4, 1 << 20), Some((32, true, 256)));
     }
 
     #[test]

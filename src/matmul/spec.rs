@@ -282,10 +282,11 @@ pub(super) fn coop_variant(
     // Arranged activations are halves and as long as the steps.
     let (rows, dtypes) = if tile.arranged() { (Rows::Exact, (DType::F16, dtypes.1)) } else { (rows, dtypes) };
     let mut defines = common(Traits { rows, ..traits }, dtypes, pair, true);
-    // Stored zeros and codebooks are rounded to halves before their product with the scale is, and two such results are multiplied in a
-    // gated pair: there they go by way of f32.
-    let twice = traits.format.has_zeros() || traits.format.codebook().is_some();
-    let halves = traits.format.scales() == ScaleFormat::F16 && !(pair && twice);
+    // Stored zeros, codebooks and products of two scales are rounded to halves before weights are, and two such results are multiplied
+    // in a gated pair: there they go by way of f32.
+    let twice =
+        traits.format.has_zeros() || matches!(traits.format, Format::Nf4 | Format::Nf3 | Format::Nvfp4);
+    let halves = traits.format.is_quantised() && !(pair && twice);
     set(&mut defines, "HALVES", halves);
     set(&mut defines, "SMALL_SCALES", traits.small_scales);
     defines.extend(coop_defines(tile, &walk, vector_tiles));

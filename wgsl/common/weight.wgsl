@@ -5,7 +5,7 @@
 // through the subnormal halves q·2⁻²⁴ and FP4 through the halves v·2⁻¹⁴: two masks put a pair of codes into the two halves of a
 // word and unpack2x16float, which every GPU does in hardware, converts both. No table, no sign extension.
 //
-// HALVES, for formats whose scales are f16, adds half_weights(), and half_codes() for fp4. SMALL_SCALES, for fp4: they take scales times
+// HALVES adds half_weights(), and half_codes() for fp4. SMALL_SCALES, for fp4: they take scales times
 // CODE_UNIT.
 // BOOK, for nf4 and nf3, keeps the codebook in workgroup memory.
 // BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT, as signed bytes for dot4I8Packed. in_order() gives activations
@@ -28,7 +28,16 @@ fn half_order(lo: vec4<f16>, hi: vec4<f16>) -> Halves {
 #endif
 // Integers become halves without a conversion: with the bits of 1024 before it a code q in the lowest bits is the half 1024 + q; two, three,
 // four or six bits up, with those of 256, 128, 64 or 16, that plus q. `base` is what stands before each.
-#if STORED_ZEROS
+#if SCALE_FORMAT != f16
+// Scales of a wider range, times CODE_UNIT: two factors within that of halves.
+alias HalfScale = vec2<f16>;
+fn half_scale(scale: f32) -> HalfScale {
+    return vec2<f16>(vec2<f32>(
+        clamp(scale * CODE_UNIT, -32768.0, 32768.0),
+        clamp(abs(scale) * (CODE_UNIT / 32768.0), 1.0, 65504.0),
+    ));
+}
+#elif STORED_ZEROS
 alias HalfScale = vec2<f16>; // and the zero
 fn scaled_codes(codes: vec4<f16>, base: vec4<f16>, scale: HalfScale) -> vec4<f16> {
     return (codes - base - vec4<f16>(scale.y)) * scale.x;

@@ -20,10 +20,18 @@ fn fetch_packet(row: u32, k: u32) -> Packet {
 
 // What turns codes into weights: the scale and, if it is stored, the zero, or x and y of code · x + y.
 #if HALVES
+#if SCALE_FORMAT == f16
 alias Affine = HalfScale;
+#else
+alias Affine = f32;
+#endif
 fn fetch_affine(row: u32, k: u32) -> Affine {
     let group = scale_group(k);
+#if SCALE_FORMAT == f16
     let scale = scales[row * params.groups + group];
+#else
+    let scale = load_scale(row, group);
+#endif
 #if STORED_ZEROS
     return Affine(scale, f16(load_zero(row, group)));
 #else
@@ -40,13 +48,26 @@ fn fetch_affine(row: u32, k: u32) -> Affine {
 #endif
 
 // Done once for a span, and not right after the load.
-#if SMALL_SCALES
-fn ready(affine: Affine) -> Affine { return affine * f16(CODE_UNIT); }
+#if HALVES
+alias Ready = HalfScale;
 #else
-fn ready(affine: Affine) -> Affine { return affine; }
+alias Ready = Affine;
 #endif
+fn ready(affine: Affine) -> Ready {
+#if SMALL_SCALES
+    return affine * f16(CODE_UNIT);
+#elif HALVES
+#if SCALE_FORMAT == f16
+    return affine;
+#else
+    return half_scale(affine);
+#endif
+#else
+    return affine;
+#endif
+}
 
-fn weights(packet: Packet, chunk: u32, affine: Affine) -> HalfEight {
+fn weights(packet: Packet, chunk: u32, affine: Ready) -> HalfEight {
 #if HALVES
     let w = half_weights(packet, chunk, affine);
     return HalfEight(w.lo, w.hi);
@@ -63,7 +84,7 @@ fn weights(packet: Packet, chunk: u32, affine: Affine) -> HalfEight {
 }
 #if !FRAGMENTS
 fn put_w(at: u32, packet: Packet, chunk: u32, affine: Affine) {
-    let w = weights(packet, chunk, affine);
+    let w = weights(packet, chunk, ready(affine));
     store_w(at, w.lo, w.hi);
 }
 #endif

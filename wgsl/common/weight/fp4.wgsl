@@ -27,7 +27,9 @@ fn half_codes(p: Packet, chunk: u32) -> Halves {
 }
 fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
     let v = half_codes(p, chunk);
-#if SMALL_SCALES
+#if SCALE_FORMAT != f16
+    return Halves(v.lo * scale.x * scale.y, v.hi * scale.x * scale.y);
+#elif SMALL_SCALES
     return Halves(v.lo * scale, v.hi * scale);
 #else
     // The unit by itself, which is exact: times a large scale it would overflow.
