@@ -5,49 +5,14 @@
 // through the subnormal halves q·2⁻²⁴ and FP4 through the halves v·2⁻¹⁴: two masks put a pair of codes into the two halves of a
 // word and unpack2x16float, which every GPU does in hardware, converts both. No table, no sign extension.
 //
-// HALVES adds half_weights(), and half_codes() for fp4. SMALL_SCALES, for fp4: they take scales times
-// CODE_UNIT.
+// HALVES adds half_weights(), and half_codes() for fp4. SMALL_SCALES, for fp4: they take scales times CODE_UNIT.
 // BOOK, for nf4 and nf3, keeps the codebook in workgroup memory.
 // BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT, as signed bytes for dot4I8Packed. in_order() gives activations
 // in the order in which their bytes come.
 // Needs WEIGHT (a format), CODES (its block), SCALE_FORMAT = none|f16|e8m0|e4m3, STORED_ZEROS, QUANTISED, PACKET.
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 #if HALVES
-// The weights of a chunk, finished, in the order of half_order(): a product of two halves rounds once, as it would by way of f32, which
-// takes twice the work. Which codes lie in one word differs by format, and in which order K is summed does not matter.
-struct Halves { lo: vec4<f16>, hi: vec4<f16> }
-fn halves_of(words: vec2<u32>) -> vec4<f16> {
-    return vec4<f16>(vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y)));
-}
-#if PACKET == 16
-fn half_order(lo: vec4<f16>, hi: vec4<f16>) -> Halves { return Halves(lo.xzyw, hi.xzyw); }
-#else
-fn half_order(lo: vec4<f16>, hi: vec4<f16>) -> Halves {
-    return Halves(vec4<f16>(lo.x, hi.x, lo.y, hi.y), vec4<f16>(lo.z, hi.z, lo.w, hi.w));
-}
-#endif
-// Integers become halves without a conversion: with the bits of 1024 before it a code q in the lowest bits is the half 1024 + q; two, three,
-// four or six bits up, with those of 256, 128, 64 or 16, that plus q. `base` is what stands before each.
-#if SCALE_FORMAT != f16
-// Scales of a wider range, times CODE_UNIT: two factors within that of halves.
-alias HalfScale = vec2<f16>;
-fn half_scale(scale: f32) -> HalfScale {
-    return vec2<f16>(vec2<f32>(
-        clamp(scale * CODE_UNIT, -32768.0, 32768.0),
-        clamp(abs(scale) * (CODE_UNIT / 32768.0), 1.0, 65504.0),
-    ));
-}
-#elif STORED_ZEROS
-alias HalfScale = vec2<f16>; // and the zero
-fn scaled_codes(codes: vec4<f16>, base: vec4<f16>, scale: HalfScale) -> vec4<f16> {
-    return (codes - base - vec4<f16>(scale.y)) * scale.x;
-}
-#else
-alias HalfScale = f16;
-fn scaled_codes(codes: vec4<f16>, base: vec4<f16>, scale: HalfScale) -> vec4<f16> {
-    return (codes - (base + vec4<f16>(f16(FIXED_ZERO)))) * scale;
-}
-#endif
+//!include "common/weight/halves.wgsl"
 #endif
 
 #if WEIGHT == f32
