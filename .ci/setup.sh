@@ -13,7 +13,8 @@ fi
 
 # A driver counts if its manifest and the loader are there, whoever's it is.
 have_vulkan() {
-    ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' || return 1
+    # Not `grep -q`, which leaves at the first match: ldconfig then dies of its pipe, now and then, and with it the pipeline.
+    ldconfig -p 2>/dev/null | grep 'libvulkan\.so\.1' >/dev/null || return 1
     local dir
     for dir in /usr/share/vulkan/icd.d /usr/local/share/vulkan/icd.d /etc/vulkan/icd.d; do
         compgen -G "$dir/*.json" >/dev/null && return 0
