@@ -4,7 +4,7 @@ use super::arrange;
 use super::fused_spec::{fuse, has};
 use super::gemv_tiles::choose_gemv;
 use super::msl::{MslTile, msl_variant, wide_tiles};
-use super::spec::{coop_variant, gemm_variant, gemv_variant, packet, takes_pairs};
+use super::spec::{book_bytes, coop_variant, gemm_variant, gemv_variant, packet, takes_pairs};
 use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_fragments};
 use super::weight::Weight;
 use crate::device::Caps;
@@ -105,7 +105,9 @@ pub(super) fn variant(
         Tier::Spirv if traits.rows == Rows::Ragged => {
             return Err("rows of a number of elements that 8 does not divide".to_string());
         }
-        Tier::Spirv => choose_fragments(m, n),
+        Tier::Spirv => {
+            choose_fragments(m, n, caps.max_workgroup_storage.saturating_sub(book_bytes(traits.format)))
+        }
         _ => choose_coop(caps, m, n, traits.format.is_quantised())?,
     };
     let step = tile.step(&tile.walk(packet(traits.format), traits.split_packet));

@@ -146,14 +146,20 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
 
 /// Has the codebook of the format, where it has one, kept in workgroup memory; see `wgsl/common/weight/book.wgsl`.
 pub(crate) fn with_book(mut variant: Variant, format: Format) -> Variant {
+    let bytes = book_bytes(format);
+    set(&mut variant.defines, "BOOK", bytes > 0);
+    variant.needs.workgroup_storage += bytes;
+    variant
+}
+
+/// Of that table: a copy for each of 32 lanes.
+pub(super) fn book_bytes(format: Format) -> u32 {
     let entries = match format {
         Format::Nf4 => 16,
         Format::Nf3 => 8,
-        _ => return variant,
+        _ => 0,
     };
-    set(&mut variant.defines, "BOOK", true);
-    variant.needs.workgroup_storage += entries * 32 * 4;
-    variant
+    entries * 32 * 4
 }
 
 fn set(defines: &mut Defines, name: &str, flag: bool) {

@@ -322,10 +322,12 @@ pub(crate) fn fragment_tiles() -> impl Iterator<Item = &'static CoopTile> {
     FRAGMENTS.iter().flat_map(|(_, tiles)| tiles.iter().map(|(_, tile)| tile))
 }
 
-/// The tile of the Spirv tier for so many rows of activations and of w.
-pub(crate) fn choose_fragments(m: usize, n: usize) -> &'static CoopTile {
+/// The tile of the Spirv tier for so many rows of activations and of w, within `room` bytes of workgroup memory if there is one.
+pub(crate) fn choose_fragments(m: usize, n: usize, room: u32) -> &'static CoopTile {
     let (_, tiles) = FRAGMENTS.iter().find(|(most, _)| m <= *most).unwrap_or(&FRAGMENTS[FRAGMENTS.len() - 1]);
-    let enough = |(least, tile): &&(usize, CoopTile)| m.div_ceil(tile.m()) * n.div_ceil(tile.n()) >= *least;
+    let enough = |(least, tile): &&(usize, CoopTile)| {
+        tile.workgroup_storage() <= room && m.div_ceil(tile.m()) * n.div_ceil(tile.n()) >= *least
+    };
     &tiles.iter().find(enough).unwrap_or(&tiles[tiles.len() - 1]).1
 }
 
@@ -424,9 +426,14 @@ mod tests {
     #[test]
     fn fragments_change_where_the_table_says() {
         let of = |m, n| {
-            let tile = choose_fragments(m, n);
+            let tile = choose_fragments(m, n, 16 << 10);
             (tile.m(), tile.n(), tile.staging)
         };
+        // The least limit leaves no room for a codebook beside the largest tile.
+        assert_eq!(choose_fragments(16, 14336, 16 << 10).n(), 64);
+        for (m, n) in [(8, 14336), (16, 14336), (32, 14336), (64, 14336), (4096, 14336)] {
+            assert!(choose_fragments(m, n, 14 << 10).workgroup_storage() <= 14 << 10, "{m}");
+        }
         let far = |far| Staging::Fragments { far };
         assert_eq!([1, 8].map(|m| of(m, 64)), [(16, 16, far(false)); 2]);
         assert_eq!([9, 16].map(|m| of(m, 6080)), [(16, 32, far(true)); 2]);
