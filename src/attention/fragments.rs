@@ -5,7 +5,7 @@ use super::coop::FORMATS;
 use super::plan::Splits;
 use super::spec::{DecodePlan, Store, offset};
 use crate::device::Caps;
-use crate::kernel::{Def, Defines, Needs, Variant, defines};
+use crate::kernel::{Def, Defines, Needs, Variant, defines, set_flag};
 use crate::kv::KvFormat;
 use crate::tensor::DType;
 
@@ -109,7 +109,7 @@ pub(super) fn joint_words(s: &Sizes, tiles: u32, splits: u32) -> Option<usize> {
 
 /// The specialisation that merges.
 pub(super) fn join(defines: &mut Defines) {
-    defines.iter_mut().filter(|d| d.0 == "JOINED").for_each(|d| d.1 = Def::Flag(true));
+    set_flag(defines, "JOINED", true);
 }
 
 pub(super) fn variants() -> Vec<Variant> {

@@ -31,4 +31,4 @@ pub(crate) use recorder::{Planned, StandIns};
 pub use spec::{
     Access, Binding, Cost, Def, Defines, Field, KernelSpec, Needs, Params, Tier, TierSpec, Variant,
 };
-pub(crate) use spec::{defines, params, tier};
+pub(crate) use spec::{defines, params, set_flag, tier};

@@ -87,6 +87,11 @@ impl std::fmt::Display for Def {
 /// Everything a shader is specialised on, in the order in which the planner wrote it.
 pub type Defines = Vec<(&'static str, Def)>;
 
+/// Sets or clears a flag that is among the defines.
+pub(crate) fn set_flag(defines: &mut Defines, name: &str, flag: bool) {
+    defines.iter_mut().filter(|d| d.0 == name).for_each(|d| d.1 = Def::Flag(flag));
+}
+
 /// `defines![NAME = value, ...]`
 macro_rules! defines {
     ($($name:ident = $value:expr),* $(,)?) => {

@@ -9,8 +9,8 @@ use super::plan::{Rows, Traits};
 use super::tiles::{CoopTile, Staging, Walk, coop_tiles, fragment_tiles};
 use crate::format::{Format, Group, ScaleFormat};
 use crate::kernel::{
-    Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
-    unit,
+    Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params,
+    set_flag, tier, unit,
 };
 use crate::tensor::DType;
 
@@ -147,7 +147,7 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
 /// Has the codebook of the format, where it has one, kept in workgroup memory; see `wgsl/common/weight/book.wgsl`.
 pub(crate) fn with_book(mut variant: Variant, format: Format) -> Variant {
     let bytes = book_bytes(format);
-    set(&mut variant.defines, "BOOK", bytes > 0);
+    set_flag(&mut variant.defines, "BOOK", bytes > 0);
     variant.needs.workgroup_storage += bytes;
     variant
 }
@@ -160,10 +160,6 @@ pub(super) fn book_bytes(format: Format) -> u32 {
         _ => 0,
     };
     entries * 32 * 4
-}
-
-fn set(defines: &mut Defines, name: &str, flag: bool) {
-    defines.iter_mut().filter(|d| d.0 == name).for_each(|d| d.1 = Def::Flag(flag));
 }
 
 /// The block of `wgsl/common/weight/` that decodes the format.
@@ -246,13 +242,13 @@ pub(super) fn gemv_variant(
         // Products of bytes err by 2⁻¹⁵ of the largest activation at most: enough for activations of 11 bits.
         let narrow = dtypes.0 != DType::F32;
         let bytes = rows == 1 && narrow && multiplies_bytes(traits.format);
-        set(&mut defines, "BYTES", bytes);
+        set_flag(&mut defines, "BYTES", bytes);
         // Bytes have half as many activations to a load, so there it counts less how these are prepared.
         let halves = dtypes.0 == DType::F16 && traits.rows != Rows::Ragged;
         let small = bytes && traits.format.bits() <= 4;
-        set(&mut defines, "HALVES", halves && (small || pairs));
+        set_flag(&mut defines, "HALVES", halves && (small || pairs));
         // With more rows registers would be too few.
-        set(&mut defines, "EARLY", rows <= 2 && traits.format.is_quantised());
+        set_flag(&mut defines, "EARLY", rows <= 2 && traits.format.is_quantised());
     }
     let workgroup_storage = match tier {
         Tier::Subgroup => threads / 8 * values.next_multiple_of(8) * 4,
@@ -293,8 +289,8 @@ pub(super) fn coop_variant(
     let twice =
         traits.format.has_zeros() || matches!(traits.format, Format::Nf4 | Format::Nf3 | Format::Nvfp4);
     let halves = traits.format.is_quantised() && !(pair && twice);
-    set(&mut defines, "HALVES", halves);
-    set(&mut defines, "SMALL_SCALES", traits.small_scales);
+    set_flag(&mut defines, "HALVES", halves);
+    set_flag(&mut defines, "SMALL_SCALES", traits.small_scales);
     defines.extend(coop_defines(tile, &walk, vector_tiles));
     with_book(Variant { defines, needs: coop_needs(tile) }, traits.format)
 }

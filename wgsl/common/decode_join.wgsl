@@ -1,6 +1,7 @@
 // The splits of a tile of attention_decode in one launch: each workgroup leaves its part, and the one that finds that all others have
 // left theirs merges them, in the order of the splits whichever it is. For the Spirv tier only, where storageBarrier() reaches the whole
 // device (the translation of src/kernel/spirv.rs says so); in WGSL it does not.
+// Needs R, PAIRS, THREADS, MASKED, pool and column_of(), and decode_finish.wgsl.
 // A part: of each row its maximum and total, then of each row its sums, two columns at a time, in the order of the pool.
 const PART = R * (1u + PAIRS);
 struct Joint {

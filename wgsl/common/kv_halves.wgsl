@@ -21,9 +21,7 @@ const SUM_UNIT = 1.0;
 fn first_pair(word: u32) -> u32 { return word & 0x00ff00ffu; }
 fn second_pair(word: u32) -> u32 { return (word >> 8u) & 0x00ff00ffu; }
 #elif STORE == e4m3
-fn signs_and_sizes(word: u32) -> u32 {
-    return ((word >> 1u) & 0x3f803f80u) | (word & 0x80008000u);
-}
+//!include "common/e4m3_as_halves.wgsl"
 fn first_pair(word: u32) -> u32 { return signs_and_sizes(word << 8u); }
 fn second_pair(word: u32) -> u32 { return signs_and_sizes(word); }
 #elif STORE == int4

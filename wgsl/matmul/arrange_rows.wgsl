@@ -48,7 +48,7 @@ fn halves(raw: RawEight, c: u32) -> vec4<u32> {
 #endif
 }
 
-// PAIRED: as half_order() of common/weight.wgsl has them, 0, 2, 1, 3, 4, 6, 5, 7 of packets of 16 and 0, 4, 1, 5, 2, 6, 3, 7 of others.
+// PAIRED: as half_order() of common/weight/halves.wgsl has them, 0, 2, 1, 3, 4, 6, 5, 7 of packets of 16 and 0, 4, 1, 5, 2, 6, 3, 7 of others.
 fn in_order(x: vec4<u32>) -> vec4<u32> {
 #if PAIRED
 #if EACH == 16

@@ -1,7 +1,6 @@
 // FP8 E4M3 through halves: the exponent's bias is 8 less there, so the half is v·2⁻⁸.
 const CODE_UNIT = 256.0;
-// Of the upper bytes of a word's halves.
-fn signs_and_sizes(q: u32) -> u32 { return (q & 0x80008000u) | ((q >> 1u) & 0x3f803f80u); }
+//!include "common/e4m3_as_halves.wgsl"
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q0 = p[2u * chunk];
     let q1 = p[2u * chunk + 1u];
