@@ -71,6 +71,7 @@ fn variant(store: Store, d: u32, subgroups: u32) -> Variant {
             BITS = Def::Num(bits),
             QUANTISED = Def::Flag(store.format.quantised()),
             OFFSET = Def::Flag(offset(store.format)),
+            MULTIPLIES = Def::Flag(true),
             PAGED = Def::Flag(store.paged),
             SUBGROUPS = Def::Num(subgroups),
             KC = Def::Num(k_pieces / k_load),

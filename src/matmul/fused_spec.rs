@@ -3,7 +3,9 @@
 use super::fused_cases as cases;
 use super::msl::msl_variants;
 use super::plan::flag;
-use super::spec::{FIELDS, coop_variants, fragment_variants, gemm_variants, gemv_variants};
+use super::spec::{
+    FIELDS, coop_variants, fragment_variants, gemm_variants, gemv_fragment_variants, gemv_variants,
+};
 use crate::format::Format;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Tier, Variant, tier};
 
@@ -82,6 +84,7 @@ pub static QKV_GEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv(Tier::Base, false, &QKV_GEMV)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv(Tier::Subgroup, false, &QKV_GEMV)),
+        tier!(Spirv, "matmul/gemv_fragments.wgsl", || all(gemv_fragment_variants(false), &QKV_GEMV)),
         tier!(Msl, "matmul/gemv.metal", || gemv(Tier::Msl, false, &QKV_GEMV)),
     ],
     cases: cases::qkv_gemv,

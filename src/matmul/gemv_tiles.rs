@@ -112,6 +112,72 @@ pub(super) fn choose_gemv(
     *enough.or_else(|| tiles.next_back()).unwrap_or(&GEMV_TILES[0])
 }
 
+/// How a workgroup of the Spirv tier divides its work: see `wgsl/matmul/gemv_fragments.wgsl`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct GemvFragments {
+    subgroups: u32,
+}
+
+/// How the scales of two neighbouring packets, from an even one on, are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TwoScales {
+    /// Both are halves of a word.
+    OneWord,
+    /// They have one scale.
+    Same,
+}
+
+impl GemvFragments {
+    /// Of others the arithmetic outweighs what this saves.
+    pub const FORMATS: [Format; 2] = [Format::Fp4, Format::Int4];
+    pub const LANES: u32 = 32;
+    /// Of w, in a tile.
+    pub const ROWS: u32 = 16;
+    /// Of eight packets, that a subgroup has of a tile.
+    pub const BLOCKS: u32 = 4;
+    /// Tiles of a workgroup, at most.
+    pub const MOST_TILES: u32 = 8;
+    /// Rows of different lengths find one that leaves few blocks empty; more than these do not fit workgroup memory.
+    const SUBGROUPS: [u32; 10] = [4, 5, 6, 7, 8, 10, 11, 12, 14, 16];
+    /// Subgroups at work on a core, as many as have room for their registers, and cores of a large GPU.
+    const RESIDENT: usize = 16;
+    const CORES: usize = 132;
+
+    pub fn all() -> impl Iterator<Item = GemvFragments> {
+        Self::SUBGROUPS.into_iter().map(|subgroups| GemvFragments { subgroups })
+    }
+
+    /// For a weight of `n` rows of so many packets, where this is faster than the Subgroup tier.
+    pub fn choose(format: Format, n: usize, packets: usize) -> Option<GemvFragments> {
+        // Bytes win where rows are enough to fill the GPU but too few for its workgroups to stay.
+        let better = match format {
+            Format::Fp4 => n >= 1024,
+            Format::Int4 => (1024..8000).contains(&n) || n >= 32_000,
+            _ => false,
+        };
+        let blocks = packets.div_ceil(8);
+        let room = |tile: &GemvFragments| (tile.subgroups * Self::BLOCKS) as usize;
+        let shortest = room(&GemvFragments { subgroups: Self::SUBGROUPS[0] - 1 });
+        Self::all().find(|tile| room(tile) >= blocks).filter(|_| better && blocks > shortest)
+    }
+
+    pub const fn threads(&self) -> u32 {
+        self.subgroups * Self::LANES
+    }
+
+    /// Activations of a subgroup's packets and a packet of zeros, 64 bytes each, and its sums.
+    pub const fn workgroup_storage(&self) -> u32 {
+        self.subgroups * ((Self::BLOCKS * 8 + 1) * 64 + Self::MOST_TILES * Self::ROWS * 4)
+    }
+
+    /// Workgroups of so many threads for `n` rows of w: as many as run at the same time, or more if those would have too many tiles.
+    pub fn groups(threads: usize, n: usize) -> usize {
+        let tiles = n.div_ceil(Self::ROWS as usize);
+        let resident = Self::CORES * (Self::RESIDENT * Self::LANES as usize / threads).max(1);
+        tiles.min(resident).max(tiles.div_ceil(Self::MOST_TILES as usize))
+    }
+}
+
 /// Formats of integers, which the Subgroup tier multiplies as bytes where activations have no more than 11 bits.
 pub(super) fn multiplies_bytes(format: Format) -> bool {
     use Format::{Int2, Int3, Int4, Int4Zero, Int8, Int8Zero};
@@ -159,5 +225,30 @@ mod tests {
             [(1, 1023, 128), (1, 1024, 128), (1, 1024, 129), (1, 7999, 128), (1, 8000, 128), (2, 8000, 128)];
         assert_eq!(at.map(|m| pairs(m, Format::Mxfp4)), [None, Some(4), Some(8), Some(4), Some(8), None]);
         assert_eq!([Format::Int4, Format::Nf4].map(|f| pairs(at[4], f)), [None, None]);
+    }
+
+    #[test]
+    fn fragments_serve_rows_that_fill_their_blocks() {
+        let subgroups = |packets| GemvFragments::choose(Format::Fp4, 4096, packets).map(|t| t.subgroups);
+        // 4096 columns are 128 packets.
+        let at = [96, 97, 128, 129, 256, 448, 512, 513].map(subgroups);
+        assert_eq!(at, [None, Some(4), Some(4), Some(5), Some(8), Some(14), Some(16), None]);
+        let rows = |format| {
+            [1023, 1024, 7999, 8000, 31_999, 32_000].map(|n| GemvFragments::choose(format, n, 128).is_some())
+        };
+        assert_eq!(rows(Format::Fp4), [false, true, true, true, true, true]);
+        assert_eq!(rows(Format::Int4), [false, true, true, false, false, true]);
+        assert_eq!(rows(Format::Nf4), [false; 6]);
+    }
+
+    #[test]
+    fn fragments_have_no_more_tiles_than_their_sums_have_room_for() {
+        for tile in GemvFragments::all() {
+            let threads = tile.threads() as usize;
+            let tiles = |n: usize| n.div_ceil(16).div_ceil(GemvFragments::groups(threads, n));
+            assert!((1..40).chain([4096, 14336, 128_256, 1 << 20]).all(|n| tiles(n) <= 8), "{tile:?}");
+        }
+        assert_eq!([16, 17, 128_256].map(|n| GemvFragments::groups(128, n)), [1, 2, 1002]);
+        assert_eq!([128, 160, 512].map(|threads| GemvFragments::groups(threads, 14336)), [528, 396, 132]);
     }
 }

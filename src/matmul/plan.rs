@@ -2,9 +2,12 @@
 
 use super::arrange;
 use super::fused_spec::{fuse, has};
-use super::gemv_tiles::choose_gemv;
+use super::gemv_tiles::{GemvFragments, TwoScales, choose_gemv};
 use super::msl::{MslTile, msl_variant, wide_tiles};
-use super::spec::{book_bytes, coop_variant, gemm_variant, gemv_variant, packet, takes_pairs};
+use super::spec::{
+    book_bytes, coop_variant, gemm_variant, gemv_fragment_variant, gemv_variant, multiplying, packet,
+    takes_pairs,
+};
 use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_fragments};
 use super::weight::Weight;
 use crate::device::Caps;
@@ -83,12 +86,19 @@ pub(super) fn variant(
         if m > MAX_GEMV_ROWS {
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
         }
+        if tier == Tier::Spirv {
+            let (tile, scales) = fragments_for(request, &traits, weight)?;
+            return Ok(fuse(gemv_fragment_variant(traits, (a, out), tile, scales, pair), spec).into());
+        }
         let halves = caps.half_subnormals && !has(spec, "gamma") && takes_pairs((a, out), traits.rows);
         let tile = choose_gemv(tier, m, n, weight.packets(), weight.format(), halves);
         if tier == Tier::Subgroup && caps.subgroup_size < 8 {
             return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));
         }
-        return Ok(fuse(gemv_variant(tier, traits, (a, out), tile, pair), spec).into());
+        let plain = gemv_variant(tier, traits, (a, out), tile, pair);
+        let faster =
+            multiplying(&plain, tier, traits.format).filter(|_| MULTIPLY_FAST.contains(&caps.vendor));
+        return Ok(fuse(faster.unwrap_or(plain), spec).into());
     }
     if tier == Tier::Msl {
         let tile = MslTile::choose(m, n, wide_tiles(traits.format, a));
@@ -124,6 +134,29 @@ pub(super) fn variant(
     Ok(fuse(coop_variant(tile, traits, (a, out), pair, vector_tiles), spec).into())
 }
 
+/// Vendors of GPUs that multiply integers as fast as they shift them: NVIDIA and, to be tested, Mesa's on a CPU.
+const MULTIPLY_FAST: [u32; 2] = [0x10de, 0x10005];
+
+/// How the Spirv tier multiplies one row, or why it leaves it to others.
+fn fragments_for(
+    request: &Request,
+    traits: &Traits,
+    weight: &Weight,
+) -> Result<(GemvFragments, TwoScales), String> {
+    let (packets, group, format) = (weight.packets(), weight.group(), weight.format());
+    if request.m != 1 || request.a != DType::F16 || traits.rows == Rows::Ragged {
+        return Err("it takes one row, of halves, of a number of elements that 8 divides".to_string());
+    }
+    let scales = match group {
+        32 if weight.groups().is_multiple_of(2) => Some(TwoScales::OneWord),
+        64.. => Some(TwoScales::Same),
+        _ => None,
+    };
+    let tile = GemvFragments::choose(format, request.n, packets);
+    tile.zip(scales)
+        .ok_or_else(|| format!("{} of {packets} packets by {group} is for another tier", format.name()))
+}
+
 /// How the Spirv tier takes activations: see `wgsl/matmul/arrange_rows.wgsl`.
 #[derive(Clone, Copy)]
 pub(super) struct Arrangement {
@@ -145,6 +178,9 @@ pub(super) fn arrangement(defines: &Defines) -> Option<Arrangement> {
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
 pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
+    if let (Some(threads), Some(_)) = (define(defines, "THREADS"), define(defines, "MOST_TILES")) {
+        return GemvFragments::groups(threads, n) as u64;
+    }
     match (define(defines, "COLUMNS"), define(defines, "FRAG_M")) {
         (Some(columns), _) => n.div_ceil(columns) as u64,
         (None, Some(_)) => coop_groups(defines, m, n),

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use super::cases;
-use super::gemv_tiles::{GemvTile, gemv_tiles_for, multiplies_bytes};
+use super::gemv_tiles::{
+    GemvFragments, GemvTile, TwoScales, gemv_tiles_for, multiplies_bytes, multiplies_pairs,
+};
 use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
 use super::tiles::{CoopTile, Staging, Walk, coop_tiles, fragment_tiles};
@@ -77,6 +79,7 @@ pub static QGEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, false)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, false)),
+        tier!(Spirv, "matmul/gemv_fragments.wgsl", || gemv_fragment_variants(false)),
         tier!(Msl, "matmul/gemv.metal", || gemv_variants(Tier::Msl, false)),
     ],
     cases: cases::qgemv,
@@ -108,6 +111,7 @@ pub static GATE_UP_GEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, true)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, true)),
+        tier!(Spirv, "matmul/gemv_fragments.wgsl", || gemv_fragment_variants(true)),
         tier!(Msl, "matmul/gemv.metal", || gemv_variants(Tier::Msl, true)),
     ],
     cases: cases::gate_up_gemv,
@@ -131,9 +135,11 @@ pub(crate) fn weight_defines(format: Format, f16: bool) -> Defines {
         CODES = Def::Word(codes(format)),
         SCALE_FORMAT = Def::Word(scales),
         HALVES = Def::Flag(false),
+        BARE = Def::Flag(false),
         BOOK = Def::Flag(false),
         BYTES = Def::Flag(false),
         EARLY = Def::Flag(false),
+        MULTIPLIES = Def::Flag(false),
         SMALL_SCALES = Def::Flag(false),
         HALF_SCALES = Def::Flag(f16 && format.scales() == ScaleFormat::F16),
         STORED_ZEROS = Def::Flag(format.has_zeros()),
@@ -262,6 +268,53 @@ pub(super) fn gemv_variant(
     if tier == Tier::Subgroup { with_book(variant, traits.format) } else { variant }
 }
 
+/// Of the Spirv tier, for one row of halves.
+pub(super) fn gemv_fragment_variant(
+    traits: Traits,
+    dtypes: DTypes,
+    tile: GemvFragments,
+    scales: TwoScales,
+    pair: bool,
+) -> Variant {
+    let mut defines = common(traits, dtypes, pair, true);
+    for (flag, set) in [("BARE", true), ("MULTIPLIES", true), ("HALF_SCALES", false)] {
+        set_flag(&mut defines, flag, set);
+    }
+    defines.extend(defines![
+        SUBGROUP = Def::Flag(true),
+        SIDE = Def::Num(GemvFragments::ROWS),
+        THREADS = Def::Num(tile.threads()),
+        EACH = Def::Num(GemvFragments::BLOCKS),
+        MOST_TILES = Def::Num(GemvFragments::MOST_TILES),
+        PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),
+        INTEGERS = Def::Flag(multiplies_bytes(traits.format)),
+        SCALE_PAIRS = Def::Flag(scales == TwoScales::OneWord),
+    ]);
+    let needs = Needs {
+        f16: true,
+        threads: tile.threads(),
+        workgroup_storage: tile.workgroup_storage(),
+        coop_side: GemvFragments::ROWS,
+        subgroup_size: GemvFragments::LANES,
+    };
+    Variant { defines, needs }
+}
+
+pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
+    let mut all = Vec::new();
+    let traits = traits(&GemvFragments::FORMATS).into_iter();
+    for traits in traits.filter(|t| t.rows != Rows::Ragged && !t.split_packet) {
+        for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a == DType::F16) {
+            for tile in GemvFragments::all() {
+                for scales in [TwoScales::OneWord, TwoScales::Same] {
+                    all.push(gemv_fragment_variant(traits, dtypes, tile, scales, pair));
+                }
+            }
+        }
+    }
+    all
+}
+
 pub(super) fn gemm_variant(traits: Traits, dtypes: DTypes, pair: bool) -> Variant {
     let f16 = needs_f16(dtypes);
     let needs = Needs { f16, threads: 256, workgroup_storage: 2 * 2048 * 4, ..Needs::default() };
@@ -291,6 +344,7 @@ pub(super) fn coop_variant(
     let halves = traits.format.is_quantised() && !(pair && twice);
     set_flag(&mut defines, "HALVES", halves);
     set_flag(&mut defines, "SMALL_SCALES", traits.small_scales);
+    set_flag(&mut defines, "MULTIPLIES", matches!(tile.staging, Staging::Fragments { .. }));
     defines.extend(coop_defines(tile, &walk, vector_tiles));
     with_book(Variant { defines, needs: coop_needs(tile) }, traits.format)
 }
@@ -381,10 +435,21 @@ pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
         for dtypes in super::DTYPES {
             let halves = takes_pairs(dtypes, traits.rows);
             let tiles = gemv_tiles_for(tier, traits.format).filter(|t| !t.pairs || halves);
-            all.extend(tiles.map(|tile| gemv_variant(tier, traits, dtypes, tile, pair)));
+            for tile in tiles {
+                let variant = gemv_variant(tier, traits, dtypes, tile, pair);
+                all.extend(multiplying(&variant, tier, traits.format));
+                all.push(variant);
+            }
         }
     }
     all
+}
+
+/// The same for devices that multiply integers as fast as they shift them, where that matters.
+pub(super) fn multiplying(variant: &Variant, tier: Tier, format: Format) -> Option<Variant> {
+    let mut variant = variant.clone();
+    set_flag(&mut variant.defines, "MULTIPLIES", true);
+    (tier == Tier::Subgroup && multiplies_pairs(format)).then_some(variant)
 }
 
 pub(super) fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {

@@ -30,14 +30,7 @@ fn second_pair(word: u32) -> u32 { return word & 0x00f000f0u; }
 fn third_pair(word: u32) -> u32 { return first_pair(word >> 8u); }
 fn fourth_pair(word: u32) -> u32 { return second_pair(word >> 8u); }
 #elif STORE == fp4
-fn first_pair(word: u32) -> u32 { return word & 0x8e008e00u; }
-fn second_pair(word: u32) -> u32 { return (word << 3u) & 0x8e008e00u; }
-fn third_pair(word: u32) -> u32 {
-    return ((word << 6u) & 0x0e000e00u) | ((word << 1u) & 0x80008000u);
-}
-fn fourth_pair(word: u32) -> u32 {
-    return ((word << 9u) & 0x0e000e00u) | ((word << 2u) & 0x80008000u);
-}
+//!include "common/fp4_as_halves.wgsl"
 #endif
 
 // Values without their offset, which sums over thousands of keys would have to lose again: with the bits of 1024 before it a code is the

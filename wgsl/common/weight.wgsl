@@ -6,6 +6,8 @@
 // word and unpack2x16float, which every GPU does in hardware, converts both. No table, no sign extension.
 //
 // HALVES adds half_weights(), and half_codes() for fp4. SMALL_SCALES, for fp4: they take scales times CODE_UNIT.
+// BARE, for fp4 and int4, adds bare_halves() and bare_order() (common/weight/bare.wgsl).
+// MULTIPLIES: an integer product is as fast as a shift.
 // BOOK, for nf4 and nf3, keeps the codebook in workgroup memory.
 // BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT, as signed bytes for dot4I8Packed. in_order() gives activations
 // in the order in which their bytes come.
@@ -13,6 +15,9 @@
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 #if HALVES
 //!include "common/weight/halves.wgsl"
+#endif
+#if BARE
+//!include "common/weight/bare.wgsl"
 #endif
 
 #if WEIGHT == f32

@@ -1,16 +1,8 @@
 // FP4 codes (fp4, mxfp4, nvfp4) through the halves v·2⁻¹⁴.
 const CODE_UNIT = 16384.0;
-// The upload has arranged each word (arrange_fp4 in src/matmul/weight.rs) so that one or two shifts bring a pair's signs to
-// bits 31 and 15 and its exponents and mantissas to bits 27..25 and 11..9: integer operations bound a GEMV on NVIDIA,
-// where they run at half the rate of multiply-adds.
-fn pairs(q: u32) -> vec4<u32> {
-    return vec4<u32>(
-        q & 0x8e008e00u,
-        (q << 3u) & 0x8e008e00u,
-        ((q << 6u) & 0x0e000e00u) | ((q << 1u) & 0x80008000u),
-        ((q << 9u) & 0x0e000e00u) | ((q << 2u) & 0x80008000u),
-    );
-}
+// Integer operations bound a GEMV on NVIDIA, where they run at half the rate of multiply-adds.
+//!include "common/fp4_as_halves.wgsl"
+fn pairs(q: u32) -> vec4<u32> { return vec4<u32>(first_pair(q), second_pair(q), third_pair(q), fourth_pair(q)); }
 fn decode(p: Packet, chunk: u32) -> Eight {
     let q = pairs(p[chunk]);
     let e04 = unpack2x16float(q.x);
@@ -37,4 +29,8 @@ fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
     return Halves(v.lo * unit * scale, v.hi * unit * scale);
 #endif
 }
+#endif
+#if BARE
+fn bare_halves(p: Packet, chunk: u32) -> vec4<u32> { return pairs(p[chunk]); }
+fn bare_order(x: vec4<u32>) -> vec4<u32> { return fours_apart(x); }
 #endif

@@ -34,3 +34,11 @@ fn in_order(x: Eight, y: Eight) -> mat4x4<f32> {
     );
 }
 #endif
+#if BARE
+const HIGH = 16.0;
+fn bare_halves(p: Packet, chunk: u32) -> vec4<u32> {
+    let near = p[chunk];
+    return vec4<u32>(near, near >> 8u, near, near >> 8u) & vec4<u32>(0x000f000fu, 0x000f000fu, 0x00f000f0u, 0x00f000f0u);
+}
+fn bare_order(x: vec4<u32>) -> vec4<u32> { return fours_apart(x).xzyw; }
+#endif
