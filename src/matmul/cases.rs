@@ -3,7 +3,9 @@
 use half::f16;
 
 use super::extreme_cases::{self, put_scales};
-use super::{Activation, GATE_UP, GateUp, Linear, Norm, QGEMV, Weight, cpu, gate_up_with, record_with};
+use super::{
+    Activation, GATE_UP, GateUp, Linear, Norm, QGEMV, Weight, cpu, fragment_cases, gate_up_with, record_with,
+};
 use crate::format::{Format, Group, PackedMatrix, ScaleSearch};
 use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Rule};
 use crate::norm;
@@ -444,6 +446,7 @@ pub(super) fn qgemv() -> Vec<Case> {
         let group = format.fixed_group().map_or(Group::Size(128), Group::Size);
         all.push(Spec { group, ..Spec::new(spec, Perf, format, DType::F16, (1, 14336, 4096)) });
     }
+    all.extend(fragment_cases::long_rows_and_more(spec));
     all.extend(super::perf_cases::qgemv());
     let all = all.into_iter().filter(Spec::legal).map(Spec::into_case);
     all.chain([extreme_cases::over_two_gib(spec)]).collect()
@@ -473,6 +476,9 @@ pub(super) fn gate_up_gemv() -> Vec<Case> {
     }
     all.extend(with_bf16(spec, Format::ALL, (2, 22)).into_iter().map(silu));
     all.extend(quantised_groups(spec, Format::ALL, (3, 20, 256)).into_iter().map(silu));
+    // Of longer rows the product of two sums would be past what halves hold.
+    let long = fragment_cases::long_rows(spec).into_iter().filter(|s| s.shape.2 < 5000);
+    all.extend(long.map(silu));
     all.push(silu(Spec::new(spec, Perf, Format::Fp4, DType::F16, (1, 14336, 4096))));
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()
 }

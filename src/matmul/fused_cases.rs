@@ -1,6 +1,7 @@
 //! Cases of the products with more fused into them.
 
 use super::cases::{EPS, FLOATS, Spec, pack, places};
+use super::fragment_cases::long_rows;
 use super::fused::qkv_with;
 use super::{
     Activation, NORM_GATE_UP_GEMV, NORM_QGEMV, NORM_QKV_GEMV, Norm, QKV, QKV_GEMV, Qkv, Weight, cpu,
@@ -97,6 +98,7 @@ pub(super) fn qkv() -> Vec<Case> {
 pub(super) fn qkv_gemv() -> Vec<Case> {
     let mut all = each(&QKV_GEMV, &[(1, 24, 64)], &GEMV);
     all.extend(more(&QKV_GEMV));
+    all.extend(long_rows(&QKV_GEMV));
     all.push(Spec::new(&QKV_GEMV, Perf, Format::Fp4, DType::F16, (1, 6144, 4096)));
     finish(all)
 }

@@ -17,6 +17,7 @@ mod batched_spec;
 mod cases;
 mod cpu;
 mod extreme_cases;
+mod fragment_cases;
 mod fused;
 mod fused_cases;
 mod fused_spec;

@@ -90,7 +90,7 @@ pub(super) fn variant(
             let (tile, scales) = fragments_for(request, &traits, weight)?;
             return Ok(fuse(gemv_fragment_variant(traits, (a, out), tile, scales, pair), spec).into());
         }
-        let halves = caps.half_subnormals && !has(spec, "gamma") && takes_pairs((a, out), traits.rows);
+        let halves = caps.half_subnormals && !has(spec, "gamma") && takes_pairs((a, out), traits.rows, pair);
         let tile = choose_gemv(tier, m, n, weight.packets(), weight.format(), halves);
         if tier == Tier::Subgroup && caps.subgroup_size < 8 {
             return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));

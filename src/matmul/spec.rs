@@ -424,16 +424,17 @@ pub(super) fn traits(formats: &[Format]) -> Vec<Traits> {
     all
 }
 
-/// Whether such activations and results may be multiplied by pairs of halves: see [`GemvTile::pairs`].
-pub(super) fn takes_pairs(dtypes: DTypes, rows: Rows) -> bool {
-    dtypes == (DType::F16, DType::F16) && rows != Rows::Ragged
+/// Whether such activations and results may be multiplied by pairs of halves: see [`GemvTile::pairs`]. The errors of two such
+/// results would add up in the product of a gated pair.
+pub(super) fn takes_pairs(dtypes: DTypes, rows: Rows, pair: bool) -> bool {
+    dtypes == (DType::F16, DType::F16) && rows != Rows::Ragged && !pair
 }
 
 pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     for traits in traits(Format::ALL) {
         for dtypes in super::DTYPES {
-            let halves = takes_pairs(dtypes, traits.rows);
+            let halves = takes_pairs(dtypes, traits.rows, pair);
             let tiles = gemv_tiles_for(tier, traits.format).filter(|t| !t.pairs || halves);
             for tile in tiles {
                 let variant = gemv_variant(tier, traits, dtypes, tile, pair);
