@@ -87,6 +87,9 @@ pub(super) fn variant(
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
         }
         if tier == Tier::Spirv {
+            if !caps.subgroup_barrier {
+                return Err("no barrier of a subgroup".to_string());
+            }
             let (tile, scales) = fragments_for(request, &traits, weight)?;
             return Ok(fuse(gemv_fragment_variant(traits, (a, out), tile, scales, pair), spec).into());
         }
@@ -209,7 +212,7 @@ pub(super) fn flag(defines: &Defines, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::QGEMM;
+    use super::super::{QGEMM, QGEMV};
     use super::*;
     use crate::Gpu;
     use crate::format::{Group, PackedMatrix, ScaleSearch};
@@ -247,5 +250,26 @@ mod tests {
         // 40 rows of 512 halves.
         assert!(at_spirv(Format::Fp4, 33, 128, 40 * 1024).is_ok());
         assert!(refused(Format::Fp4, 33, 128, 40 * 1024 - 1).contains("too large"));
+    }
+
+    #[test]
+    fn one_row_of_long_weights_goes_to_fragments() {
+        let gpu = Gpu::new().expect("an adapter");
+        let at = |format, (m, n, k), group, a| {
+            let weight = Weight::alloc(&gpu, format, n, k, group).expect("it fits");
+            let request = Request { spec: &QGEMV, m, n, a, out: DType::F32, pair: false };
+            let caps = Caps { subgroup_barrier: true, ..gpu.caps().clone() };
+            variant(&caps, Tier::Spirv, &request, &weight).map(|(defines, _)| define(&defines, "THREADS"))
+        };
+        let (g32, g64) = (Group::Size(32), Group::Size(64));
+        assert_eq!(at(Format::Fp4, (1, 1024, 4096), g32, DType::F16), Ok(Some(128)));
+        assert_eq!(at(Format::Int4, (1, 1024, 8192), g64, DType::F16), Ok(Some(256)));
+        let refused = |m, n, k, group, a| at(Format::Fp4, (m, n, k), group, a).expect_err("it is not served");
+        assert!(refused(2, 1024, 4096, g32, DType::F16).contains("one row"));
+        assert!(refused(1, 1024, 4096, g32, DType::Bf16).contains("of halves"));
+        assert!(refused(1, 1023, 4096, g32, DType::F16).contains("another tier"));
+        // An odd number of scales, and two in a packet.
+        assert!(refused(1, 1024, 4128, g32, DType::F16).contains("another tier"));
+        assert!(refused(1, 1024, 4096, Group::Size(16), DType::F16).contains("another tier"));
     }
 }

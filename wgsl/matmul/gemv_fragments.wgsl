@@ -3,8 +3,9 @@
 // B has a column for each packet, with zeros where it meets the others, so that sums under different scales stay apart: eight
 // columns for the eight packets of a block, of which two matrices A hold four each. Where one of these meets the columns of the
 // other, what comes out is not used.
-// A subgroup has EACH blocks of every tile, always the same columns of a, and loads a tile's at once: they are what fills the memory
-// bus. Workgroups stay: each takes every so many-th tile, at most MOST_TILES, and brings their sums together at the end.
+// A subgroup has EACH blocks of every tile, always the same columns of a, whose loads the compiler issues a block ahead: earlier ones, that
+// it cannot delay, were slower. Workgroups stay: each takes every so many-th tile, at most MOST_TILES, and brings their sums
+// together at the end.
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/grid.wgsl"
