@@ -8,8 +8,8 @@ use crate::format::{Format, Group};
 use crate::kernel::{KernelSpec, Level};
 use crate::tensor::DType;
 
-/// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups; the last one has rows
-/// that end within a packet.
+/// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups, the smallest as quick
+/// cases; the last one has rows that end within a packet.
 const SHAPES: [(Format, Group, usize, usize); 8] = [
     (Format::Fp4, Group::Size(32), 1024, 3136),
     (Format::Fp4, Group::Size(64), 1031, 4096),
@@ -22,7 +22,8 @@ const SHAPES: [(Format, Group, usize, usize); 8] = [
 ];
 
 fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, usize)) -> Spec {
-    Spec { group, ..Spec::new(spec, Level::Full, format, DType::F16, (1, n, k)) }
+    let level = if group == Group::Size(32) { Level::Quick } else { Level::Full };
+    Spec { group, ..Spec::new(spec, level, format, DType::F16, (1, n, k)) }
 }
 
 /// Without what a split has no use for.
@@ -34,6 +35,7 @@ pub(super) fn long_rows(spec: &'static KernelSpec) -> Vec<Spec> {
 /// workgroups.
 pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     let [fp4, .., int4, _] = SHAPES.map(|shape| new(spec, shape));
+    let fp4 = Spec { level: Level::Full, ..fp4 };
     let out = |out| Spec { dtypes: (DType::F16, out), ..fp4 };
     let mut all = long_rows(spec);
     all.extend([out(DType::F32), out(DType::Bf16)]);

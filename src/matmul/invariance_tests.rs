@@ -102,19 +102,22 @@ fn products_with_weights() -> Result<()> {
         let normed = |r: &mut Recorder<'_, '_>, a: &Tensor, out: &Tensor| {
             record_with(r, &NORM_QGEMV, &Linear { norm: Some(norm), ..Linear::new(a, one, out) })
         };
-        let pair = |r: &mut Recorder<'_, '_>, a: &Tensor, out: &Tensor| {
-            let activation = Activation::Silu;
-            record_gate_up(r, &GateUp { a, weight: two, out, activation, norm: None })
+        let gated = |spec: &'static KernelSpec| {
+            move |r: &mut Recorder<'_, '_>, a: &Tensor, out: &Tensor| {
+                let activation = Activation::Silu;
+                gate_up_with(r, spec, &GateUp { a, weight: two, out, activation, norm: None })
+            }
         };
         let (qgemv, gemm) = (plain(&QGEMV), plain(tiled));
+        let (gate_up_gemv, gate_up) = (gated(&GATE_UP_GEMV), gated(&GATE_UP));
         for m in [2, 7] {
             product(&QGEMV, ALL, &qgemv).ignores_other_rows(m)?;
             product(&NORM_QGEMV, ALL, &normed).ignores_other_rows(m)?;
-            product(&GATE_UP_GEMV, ALL, &pair).ignores_other_rows(m)?;
+            product(&GATE_UP_GEMV, ALL, &gate_up_gemv).ignores_other_rows(m)?;
         }
         for m in [9, 16, 17, 33, 64, 130] {
             product(tiled, TILED, &gemm).ignores_other_rows(m)?;
-            product(&GATE_UP, TILED, &pair).ignores_other_rows(m)?;
+            product(&GATE_UP, TILED, &gate_up).ignores_other_rows(m)?;
         }
         // Other tiers choose tiles, and with them the order of the sums, by the number of rows.
         product(tiled, &[Tier::Base], &gemm).ignores_their_number(&[9, 16, 17, 64, 65, 130])?;

@@ -279,7 +279,9 @@ fn bf16_outputs_are_rounded_to_nearest_even() -> Result<()> {
 fn batches_take_values_that_halves_do_not_have() -> Result<()> {
     let gpu = gpu();
     let (large, inf) = (half::bf16::from_f32(1e5).to_f32(), f32::INFINITY);
-    let out = gpu.alloc(DType::F32, &[1, 2, 8])?;
+    // Fewer rows are not for matrices where there are subgroups.
+    const ROWS: usize = 5;
+    let out = gpu.alloc(DType::F32, &[1, ROWS, 8])?;
     for tier in [Tier::Base, Tier::Coop] {
         if tier.needs().is_some_and(|needs| !gpu.caps().has(needs)) {
             continue;
@@ -297,7 +299,7 @@ fn batches_take_values_that_halves_do_not_have() -> Result<()> {
             };
             // The value is in the last column of K, of a or of w.
             for (x, y) in [(value, 1.0), (1.0, value)] {
-                let a = gpu.floats(dtype, &[2, k], &filled(2, x))?;
+                let a = gpu.floats(dtype, &[ROWS, k], &filled(ROWS, x))?;
                 let w = filled(8, y);
                 let transposed: Vec<f32> = (0..k * 8).map(|i| w[i % 8 * k + i / 8]).collect();
                 for (layout, shape, w) in [(Layout::Nk, [8, k], &w), (Layout::Kn, [k, 8], &transposed)] {
@@ -307,7 +309,7 @@ fn batches_take_values_that_halves_do_not_have() -> Result<()> {
                         record_batched(recorder, &Batched::new(&a, &w, layout, &out))
                     })?;
                     let want = if tier == Tier::Coop { coop } else { base };
-                    assert_eq!(gpu.read::<f32>(&out)?, [want; 16], "{tier:?} {layout:?} {dtype:?} {k}");
+                    assert_eq!(gpu.read::<f32>(&out)?, [want; ROWS * 8], "{tier:?} {layout:?} {dtype:?} {k}");
                 }
             }
         }
