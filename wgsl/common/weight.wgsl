@@ -7,9 +7,8 @@
 //
 // HALVES adds half_weights(), and half_codes() for fp4; SMALL_SCALES, for fp4: they take scales times CODE_UNIT. BARE, for fp4 and int4, adds
 // bare_halves() and bare_order() (common/weight/bare.wgsl). MULTIPLIES: an integer product is as fast as a shift.
-// BOOK, for nf4 and nf3, keeps the codebook in workgroup memory.
-// BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT, as signed bytes for dot4I8Packed. in_order() gives activations
-// in the order in which their bytes come.
+// BOOK, for nf4 and nf3, keeps the codebook in workgroup memory. BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT,
+// as signed bytes for dot4I8Packed. in_order() gives activations in the order in which their bytes come.
 // Needs WEIGHT (a format), CODES (its block), SCALE_FORMAT = none|f16|e8m0|e4m3, STORED_ZEROS, QUANTISED, PACKET.
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 #if HALVES
