@@ -23,7 +23,7 @@ impl Splits {
     /// [`RESIDENT`]).
     pub fn plan(caps: &Caps, s: &Sizes, rows: u32, resident: u32) -> Splits {
         let groups = u64::from(s.b) * u64::from(s.hkv) * u64::from(s.rows().div_ceil(rows));
-        let workgroups = units(caps) * resident.min(RESIDENT) as usize;
+        let workgroups = caps.compute_units() * resident.min(RESIDENT) as usize;
         Splits::of(s.kv_len, most_splits(workgroups, groups as usize, s.kv_len as usize) as u32)
     }
 
@@ -52,15 +52,6 @@ fn elements(parts: u64, d: u64) -> u64 {
 /// The most workgroups that a compute unit holds at once; what registers allow differs by tier.
 pub(super) const RESIDENT: u32 = 4;
 
-/// Compute units to fill: those of a large GPU (132 on an H100).
-fn units(caps: &Caps) -> usize {
-    match caps.device_type {
-        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 132,
-        wgpu::DeviceType::IntegratedGpu => 32,
-        wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => 2,
-    }
-}
-
 /// As many splits as fill the device once; a second round of few workgroups would take as long as the first.
 fn most_splits(workgroups: usize, groups: usize, kv_len: usize) -> usize {
     (workgroups / groups.max(1)).min(MAX_SPLITS).min(kv_len.div_ceil(MIN_KEYS)).max(1)
@@ -79,7 +70,7 @@ pub fn workspace_len(
     d: usize,
     kv_len: usize,
 ) -> usize {
-    bound(units(gpu.caps()) * RESIDENT as usize, b, sq, hq, hkv, d, kv_len)
+    bound(gpu.caps().compute_units() * RESIDENT as usize, b, sq, hq, hkv, d, kv_len)
 }
 
 /// As [`workspace_len`], for calls with sinks or an LSE output.

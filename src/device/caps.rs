@@ -76,6 +76,15 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// Compute units to fill: those of a large GPU (132 on an H100). No API tells.
+    pub(crate) fn compute_units(&self) -> usize {
+        match self.device_type {
+            wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu => 132,
+            wgpu::DeviceType::IntegratedGpu => 32,
+            wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => 2,
+        }
+    }
+
     pub fn has(&self, capability: Capability) -> bool {
         match capability {
             Capability::F16 => self.f16,

@@ -139,9 +139,8 @@ impl GemvFragments {
     pub const MOST_TILES: u32 = 8;
     /// Rows of different lengths find one that leaves few blocks empty; more than these do not fit workgroup memory.
     const SUBGROUPS: [u32; 10] = [4, 5, 6, 7, 8, 10, 11, 12, 14, 16];
-    /// Subgroups at work on a core, as many as have room for their registers, and cores of a large GPU.
+    /// Subgroups at work on a compute unit: as many as have room for their registers.
     const RESIDENT: usize = 16;
-    const CORES: usize = 132;
 
     pub fn all() -> impl Iterator<Item = GemvFragments> {
         Self::SUBGROUPS.into_iter().map(|subgroups| GemvFragments { subgroups })
@@ -170,10 +169,11 @@ impl GemvFragments {
         self.subgroups * ((Self::BLOCKS * 8 + 1) * 64 + Self::MOST_TILES * Self::ROWS * 4)
     }
 
-    /// Workgroups of so many threads for `n` rows of w: as many as run at the same time, or more if those would have too many tiles.
-    pub fn groups(threads: usize, n: usize) -> usize {
+    /// Workgroups of so many threads for `n` rows of w: as many as run at the same time on so many compute units, or more if those would
+    /// have too many tiles.
+    pub fn groups(threads: usize, n: usize, units: usize) -> usize {
         let tiles = n.div_ceil(Self::ROWS as usize);
-        let resident = Self::CORES * (Self::RESIDENT * Self::LANES as usize / threads).max(1);
+        let resident = units * (Self::RESIDENT * Self::LANES as usize / threads).max(1);
         tiles.min(resident).max(tiles.div_ceil(Self::MOST_TILES as usize))
     }
 }
@@ -245,10 +245,13 @@ mod tests {
     fn fragments_have_no_more_tiles_than_their_sums_have_room_for() {
         for tile in GemvFragments::all() {
             let threads = tile.threads() as usize;
-            let tiles = |n: usize| n.div_ceil(16).div_ceil(GemvFragments::groups(threads, n));
+            let tiles = |n: usize| n.div_ceil(16).div_ceil(GemvFragments::groups(threads, n, 132));
             assert!((1..40).chain([4096, 14336, 128_256, 1 << 20]).all(|n| tiles(n) <= 8), "{tile:?}");
         }
-        assert_eq!([16, 17, 128_256].map(|n| GemvFragments::groups(128, n)), [1, 2, 1002]);
-        assert_eq!([128, 160, 512].map(|threads| GemvFragments::groups(threads, 14336)), [528, 396, 132]);
+        assert_eq!([16, 17, 128_256].map(|n| GemvFragments::groups(128, n, 132)), [1, 2, 1002]);
+        assert_eq!(
+            [128, 160, 512].map(|threads| GemvFragments::groups(threads, 14336, 132)),
+            [528, 396, 132]
+        );
     }
 }

@@ -361,7 +361,7 @@ fn launch_parts<'a>(
         recorder.launch(Launch {
             spec,
             tier,
-            groups: plan::groups(&defines, m, part.rows.len()),
+            groups: plan::groups(recorder.gpu().caps(), &defines, m, part.rows.len()),
             defines: defines.clone(),
             needs,
             binds: &binds[..bound],

@@ -5,14 +5,14 @@ use super::fused_spec::{fuse, has};
 use super::gemv_tiles::{GemvFragments, TwoScales, choose_gemv};
 use super::msl::{MslTile, msl_variant, wide_tiles};
 use super::spec::{
-    book_bytes, coop_variant, gemm_variant, gemv_fragment_variant, gemv_variant, multiplying, packet,
+    book_bytes, coop_variant, gains_by_products, gemm_variant, gemv_fragment_variant, gemv_variant, packet,
     takes_pairs,
 };
 use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_fragments};
 use super::weight::Weight;
 use crate::device::Caps;
 use crate::format::Format;
-use crate::kernel::{Def, Defines, KernelSpec, Needs, Tier};
+use crate::kernel::{Def, Defines, KernelSpec, Needs, Tier, set_flag};
 use crate::tensor::DType;
 
 /// What a specialisation depends on beside the weight.
@@ -98,10 +98,11 @@ pub(super) fn variant(
         if tier == Tier::Subgroup && caps.subgroup_size < 8 {
             return Err(format!("subgroups of {} lanes; 8 are the least", caps.subgroup_size));
         }
-        let plain = gemv_variant(tier, traits, (a, out), tile, pair);
-        let faster =
-            multiplying(&plain, tier, traits.format).filter(|_| MULTIPLY_FAST.contains(&caps.vendor));
-        return Ok(fuse(faster.unwrap_or(plain), spec).into());
+        let mut variant = gemv_variant(tier, traits, (a, out), tile, pair);
+        if gains_by_products(tier, traits.format) {
+            set_flag(&mut variant.defines, "MULTIPLIES", MULTIPLY_FAST.contains(&caps.vendor));
+        }
+        return Ok(fuse(variant, spec).into());
     }
     if tier == Tier::Msl {
         let tile = MslTile::choose(m, n, wide_tiles(traits.format, a));
@@ -180,9 +181,9 @@ pub(super) fn arrangement(defines: &Defines) -> Option<Arrangement> {
 }
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
-pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
+pub(super) fn groups(caps: &Caps, defines: &Defines, m: usize, n: usize) -> u64 {
     if let (Some(threads), Some(_)) = (define(defines, "THREADS"), define(defines, "MOST_TILES")) {
-        return GemvFragments::groups(threads, n) as u64;
+        return GemvFragments::groups(threads, n, caps.compute_units()) as u64;
     }
     match (define(defines, "COLUMNS"), define(defines, "FRAG_M")) {
         (Some(columns), _) => n.div_ceil(columns) as u64,

@@ -437,20 +437,22 @@ pub(super) fn gemv_variants(tier: Tier, pair: bool) -> Vec<Variant> {
             let halves = takes_pairs(dtypes, traits.rows, pair);
             let tiles = gemv_tiles_for(tier, traits.format).filter(|t| !t.pairs || halves);
             for tile in tiles {
-                let variant = gemv_variant(tier, traits, dtypes, tile, pair);
-                all.extend(multiplying(&variant, tier, traits.format));
-                all.push(variant);
+                let plain = gemv_variant(tier, traits, dtypes, tile, pair);
+                if gains_by_products(tier, traits.format) {
+                    let mut variant = plain.clone();
+                    set_flag(&mut variant.defines, "MULTIPLIES", true);
+                    all.push(variant);
+                }
+                all.push(plain);
             }
         }
     }
     all
 }
 
-/// The same for devices that multiply integers as fast as they shift them, where that matters.
-pub(super) fn multiplying(variant: &Variant, tier: Tier, format: Format) -> Option<Variant> {
-    let mut variant = variant.clone();
-    set_flag(&mut variant.defines, "MULTIPLIES", true);
-    (tier == Tier::Subgroup && multiplies_pairs(format)).then_some(variant)
+/// Whether it matters to a gemv kernel that a device multiplies integers as fast as it shifts them.
+pub(super) fn gains_by_products(tier: Tier, format: Format) -> bool {
+    tier == Tier::Subgroup && multiplies_pairs(format)
 }
 
 pub(super) fn gemm_variants(formats: &[Format], pair: bool) -> Vec<Variant> {

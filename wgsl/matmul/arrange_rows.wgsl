@@ -16,6 +16,7 @@ var<immediate> params: Params;
 
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 //!include "common/rows.wgsl"
+//!include "common/fours_apart.wgsl"
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -52,15 +53,10 @@ fn halves(raw: RawEight, c: u32) -> vec4<u32> {
 fn in_order(x: vec4<u32>) -> vec4<u32> {
 #if PAIRED
 #if EACH == 16
-    let low = x.xz;
-    let high = x.yw;
+    return fours_apart(x.xzyw);
 #else
-    let low = x.xy;
-    let high = x.zw;
+    return fours_apart(x);
 #endif
-    let even = (low & vec2<u32>(0xffffu)) | (high << vec2<u32>(16u));
-    let odd = (low >> vec2<u32>(16u)) | (high & vec2<u32>(0xffff0000u));
-    return vec4<u32>(even.x, odd.x, even.y, odd.y);
 #else
     return x;
 #endif

@@ -27,7 +27,7 @@ const SUMS_ROOM = MOST_TILES * SIDE;
 var<workgroup> x: array<vec4<u32>, SUBGROUPS * X_ROOM>;
 var<workgroup> partial: array<f32, SUBGROUPS * SUMS_ROOM>;
 
-// The scales of packets `packet` and `packet` + 1, of which the first is even.
+// Where the scale of an even packet is, and those of it and the next one.
 fn scales_at(row: u32, packet: u32) -> u32 {
     return row * params.groups + scale_group(packet * PACKET);
 }
@@ -46,7 +46,7 @@ fn main(place: Place) {
     let index = place.group.y * place.groups.x + place.group.x;
     let groups = place.groups.x * place.groups.y;
     let tiles = (params.n + SIDE - 1u) / SIDE;
-    let own_tiles = (tiles + groups - 1u - min(index, tiles + groups - 1u)) / groups;
+    let own_tiles = (tiles + groups - 1u - index) / groups;
     let i = lane.subgroup_lane / 4u;
     let j = lane.subgroup_lane % 4u;
 
