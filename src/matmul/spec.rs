@@ -374,6 +374,7 @@ pub(crate) fn coop_defines(tile: &CoopTile, walk: &Walk, vector_tiles: bool) -> 
         FRAGMENTS = Def::Flag(matches!(tile.staging, Staging::Fragments { .. })),
         A_HALVES = Def::Num(a_halves),
         ARRANGED = Def::Flag(tile.arranged()),
+        TOUCHES = Def::Flag(tile.touches()),
         A_STRIDE = Def::Num(tile.a_stride()),
         W_PARTS = Def::Num(tile.parts()),
         PART_FRAGS = Def::Num(tile.frags.1 / tile.parts()),

@@ -151,6 +151,10 @@ impl CoopTile {
     pub const fn arranged(&self) -> bool {
         matches!(self.staging, Staging::Fragments { .. }) && self.frags.0 > 2
     }
+    /// Whether each lane touches a row of w ahead of the loads: where a subgroup has a row for each, and enough to do for it meanwhile.
+    pub const fn touches(&self) -> bool {
+        self.arranged() && self.frags.1 * self.side == self.lanes
+    }
     /// Columns in a step of the whole workgroup, of packets of so many elements.
     pub fn step(&self, walk: &Walk) -> u32 {
         match self.staging {

@@ -10,6 +10,12 @@
 
 const TILE_M = GRID_M * FRAG_M * SIDE;
 const TILE_N = GRID_N * FRAG_N * SIDE;
+// Tile rows that are walked together.
+#if BATCHED
+const BAND = 8u;
+#else
+const BAND = 16u;
+#endif
 const STRIDE = TILE_K + 8u; // halves from one tile row to the next
 const SUBGROUPS = GRID_M * GRID_N * GRID_K;
 const LANES = THREADS / SUBGROUPS;
@@ -28,6 +34,7 @@ const SIZE_W = TILES * PART_ROWS * STRIDE_W;
 
 #if FRAGMENTS
 //!include "common/fragment.wgsl"
+//!include "common/touch.wgsl"
 // Metal's loads want scalar arrays; elsewhere vectors make the stores wide.
 #elif VECTOR_TILES
 var<workgroup> tile_a: array<vec4<f16>, TILES * TILE_M * A_STRIDE / 4u>;
@@ -64,11 +71,11 @@ fn main(
     if index >= tiles_m * tiles_n { return; }
     let tile = index;
 #endif
-    // Bands of 8 tile rows, walked column by column: workgroups that run together share rows of a and of w in the L2.
-    let band = tile / (8u * tiles_n);
-    let height = min(tiles_m - band * 8u, 8u);
-    let m0 = (band * 8u + tile % (8u * tiles_n) % height) * TILE_M;
-    let n0 = (tile % (8u * tiles_n) / height) * TILE_N;
+    // Bands of tile rows, walked column by column: workgroups that run together share rows of a and of w in the L2.
+    let band = tile / (BAND * tiles_n);
+    let height = min(tiles_m - band * BAND, BAND);
+    let m0 = (band * BAND + tile % (BAND * tiles_n) % height) * TILE_M;
+    let n0 = (tile % (BAND * tiles_n) / height) * TILE_N;
     let frag_m = subgroup / GRID_N % GRID_M * FRAG_M * SIDE;
     let frag_n = (subgroup % GRID_N) * FRAG_N * SIDE;
 

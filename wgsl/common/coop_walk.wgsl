@@ -68,15 +68,15 @@
 #endfor
         workgroupBarrier();
 #if DEPTH == 1
-        // Loads for the next step; past the end of K they repeat the last ones.
-#for t A_ITEMS
-        a_{t}_0 = load_eight(a_row_{t}, k0 + STEP + a_k_{t});
-#endfor
+        // Loads for the next step; past the end of K they repeat the last ones. Those of w, which come from further away, first.
 #for t W_ITEMS
         w_{t}_0 = fetch_packet(w_row_{t}, k0 + STEP + w_k_{t});
 #for s SPANS
         affine_{t}_{s}_0 = fetch_affine(w_row_{t}, k0 + STEP + w_k_{t} + {s}u * SPAN);
 #endfor
+#endfor
+#for t A_ITEMS
+        a_{t}_0 = load_eight(a_row_{t}, k0 + STEP + a_k_{t});
 #endfor
 #endif
         for (var in_slice = 0u; in_slice < SLICE; in_slice += SIDE) {

@@ -1,6 +1,7 @@
 // The walk of subgroups that decode w in registers into their matrices' elements, without workgroup memory, each for every GRID_Kth
 // slice of K. Four neighbouring lanes hold four neighbouring packets of a row of w, and the same columns of rows of a: K is summed in
-// that order. ARRANGED: a comes from matmul/arrange_rows.wgsl, so that what a subgroup loads at once lies side by side.
+// that order. ARRANGED: a comes from matmul/arrange_rows.wgsl, so that what a subgroup loads at once lies side by side. TOUCHES: each lane has a
+// word of a row of w brought to the second cache, a step before its loads.
     const SLICE = 4u * W_EACH;
     const STEP = GRID_K * SLICE;
     let own_k = subgroup / (GRID_M * GRID_N) * SLICE + lane % 4u * W_EACH;
@@ -29,8 +30,18 @@
 #endfor
 #endfor
 #endfor
+#if TOUCHES
+    let touched_row = min(n0 + frag_n + lane, params.n - 1u);
+    let touched_k = subgroup / (GRID_M * GRID_N) * SLICE + 2u * STEP;
+    var touched = 0u;
+    var last_touched = 0u;
+#endif
     for (var k0 = 0u; k0 < params.k; k0 += STEP) {
         let k = own_k + k0;
+#if TOUCHES
+        touched |= last_touched;
+        last_touched = fetch_packet(touched_row, touched_k + k0).x;
+#endif
         // Loads for the next step; past the end of K they repeat the last ones.
 #for j FRAG_N
 #for h 2
@@ -96,3 +107,6 @@
 #endfor
 #endfor
     }
+#if TOUCHES
+    if never(touched) { scratch[thread] = 0.0; }
+#endif
