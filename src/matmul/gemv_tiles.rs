@@ -1,6 +1,8 @@
 //! How a gemv kernel divides its work, by tier, rows of activations, shape and format of the weight: the gemv part of the table whose
 //! other part is [`tiles`](super::tiles).
 
+use std::ops::Range;
+
 use crate::format::Format;
 use crate::kernel::Tier;
 
@@ -128,8 +130,10 @@ pub(super) enum TwoScales {
 }
 
 impl GemvFragments {
-    /// Of others the arithmetic outweighs what this saves.
-    pub const FORMATS: [Format; 2] = [Format::Fp4, Format::Int4];
+    /// Formats, and rows of w for which the Subgroup tier is faster all the same: bytes of INT4 win where rows are enough to fill the GPU
+    /// but too few for its workgroups to stay. Of other formats the arithmetic outweighs what this saves.
+    const FORMATS: [(Format, Range<usize>); 2] = [(Format::Fp4, 0..0), (Format::Int4, 8000..32_000)];
+    const LEAST_ROWS: usize = 1024;
     pub const LANES: u32 = 32;
     /// Of w, in a tile.
     pub const ROWS: u32 = 16;
@@ -146,14 +150,14 @@ impl GemvFragments {
         Self::SUBGROUPS.into_iter().map(|subgroups| GemvFragments { subgroups })
     }
 
+    pub fn formats() -> [Format; 2] {
+        Self::FORMATS.map(|(format, _)| format)
+    }
+
     /// For a weight of `n` rows of so many packets, where this is faster than the Subgroup tier.
     pub fn choose(format: Format, n: usize, packets: usize) -> Option<GemvFragments> {
-        // Bytes win where rows are enough to fill the GPU but too few for its workgroups to stay.
-        let better = match format {
-            Format::Fp4 => n >= 1024,
-            Format::Int4 => (1024..8000).contains(&n) || n >= 32_000,
-            _ => false,
-        };
+        let (_, worse) = Self::FORMATS.into_iter().find(|(one, _)| *one == format)?;
+        let better = n >= Self::LEAST_ROWS && !worse.contains(&n);
         let blocks = packets.div_ceil(8);
         let room = |tile: &GemvFragments| (tile.subgroups * Self::BLOCKS) as usize;
         let shortest = room(&GemvFragments { subgroups: Self::SUBGROUPS[0] - 1 });

@@ -302,7 +302,7 @@ pub(super) fn gemv_fragment_variant(
 
 pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
-    let traits = traits(&GemvFragments::FORMATS).into_iter();
+    let traits = traits(&GemvFragments::formats()).into_iter();
     for traits in traits.filter(|t| t.rows != Rows::Ragged && !t.split_packet) {
         for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a == DType::F16) {
             for tile in GemvFragments::all() {
