@@ -309,6 +309,10 @@ fn tiled(spec: &'static KernelSpec, formats: &[Format]) -> Vec<Case> {
         let n = if spec.name == GATE_UP.name { 255 } else { 510 };
         all.extend(FLOATS.map(|dtype| Spec::new(spec, Full, *format, dtype, (500, n, 80))));
     }
+    // More tile rows than a band of the walk on cooperative matrices has, and a band of fewer.
+    for format in [Format::F16, Format::Fp4].iter().filter(|f| formats.contains(f)) {
+        all.push(Spec::new(spec, Full, *format, DType::F16, (1100, 70, 64)));
+    }
     all.extend(with_bf16(spec, formats, (20, 38)));
     all.extend(quantised_groups(spec, formats, (20, 40, 256)));
     all.into_iter().filter(Spec::legal).map(Spec::into_case).collect()

@@ -449,6 +449,11 @@ mod tests {
         assert_eq!([(65, 3008), (65, 3009), (128, 14336)].map(|(m, n)| across(m, n)), [32, 64, 64]);
         assert_eq!([(499 * 64, 96), (499 * 64 + 1, 96)].map(|(m, n)| across(m, n)), [64, 96]);
         assert_eq!([(128, 23_904), (128, 23_905), (4096, 4096)].map(|(m, n)| across(m, n)), [64, 96, 96]);
+        let touches = |m| choose_fragments(m, 14336, 16 << 10).touches();
+        assert_eq!(
+            [8, 16, 32, 33, 64, 128, 4096].map(touches),
+            [false, false, false, true, true, true, false]
+        );
     }
 
     #[test]
