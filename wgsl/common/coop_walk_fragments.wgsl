@@ -4,11 +4,12 @@
 // word of a row of w brought to the second cache, a step before its loads.
     const SLICE = 4u * W_EACH;
     const STEP = GRID_K * SLICE;
-    let own_k = subgroup / (GRID_M * GRID_N) * SLICE + lane % 4u * W_EACH;
+    let own_slice = subgroup / (GRID_M * GRID_N) * SLICE;
+    let own_k = own_slice + lane % 4u * W_EACH;
     let near = lane / 4u;
 #if ARRANGED
     let padded_k = (params.k + STEP - 1u) / STEP * STEP;
-    let own_a = subgroup / (GRID_M * GRID_N) * SLICE + lane;
+    let own_a = own_slice + lane;
 #endif
 #for i FRAG_M
 #for h A_HALVES
@@ -32,9 +33,9 @@
 #endfor
 #if TOUCHES
     let touched_row = min(n0 + frag_n + lane, params.n - 1u);
-    let touched_k = subgroup / (GRID_M * GRID_N) * SLICE + 2u * STEP;
+    let touched_k = own_slice + 2u * STEP;
     var touched = 0u;
-    var last_touched = 0u;
+    var last_touched = 0u; // looked at a step later, when it has come
 #endif
     for (var k0 = 0u; k0 < params.k; k0 += STEP) {
         let k = own_k + k0;

@@ -51,11 +51,9 @@ fn main(place: Place) {
     let i = lane.subgroup_lane / 4u;
     let j = lane.subgroup_lane % 4u;
 
-#if !INTEGERS
 #for h 2
     let touched_{h} = first_block(index, {h}u, lane);
 #endfor
-#endif
     let x_first = lane.subgroup * X_ROOM;
 #for e EACH
     let packet_{e} = ({e}u * SUBGROUPS + lane.subgroup) * BLOCK;
@@ -73,11 +71,7 @@ fn main(place: Place) {
 #endfor
 #endif
 #endfor
-#if INTEGERS
-    let clears = lane.subgroup_lane < CHUNKS;
-#else
     let clears = (lane.subgroup_lane < CHUNKS) | never(touched_0 | touched_1);
-#endif
     if clears { x[x_first + EACH * X_BLOCK + lane.subgroup_lane % CHUNKS] = vec4<u32>(); }
     subgroupBarrier();
 #for e EACH
@@ -104,11 +98,9 @@ fn main(place: Place) {
         let scale_{e}_{h} = scales[scales_at(row_{h}, pair_{e}) / 2u];
 #endfor
 #endfor
-#if !INTEGERS
 #for h 2
         let ahead_{h} = first_block(index + min(t + 1u, own_tiles - 1u) * groups, {h}u, lane);
 #endfor
-#endif
 #for e EACH
         {
 #for s 2
@@ -161,11 +153,7 @@ fn main(place: Place) {
         let odd = (j & 1u) != 0u;
         let two = select(sum_0, sum_1, odd) + subgroupShuffleXor(select(sum_1, sum_0, odd), 1u);
         let four = two + subgroupShuffleXor(two, 2u);
-#if INTEGERS
-        let stores = j < 2u;
-#else
         let stores = (j < 2u) | never(ahead_0 | ahead_1);
-#endif
         if stores { partial[lane.subgroup * SUMS_ROOM + t * SIDE + j * 8u + i] = four; }
     }
     workgroupBarrier();
@@ -183,11 +171,15 @@ fn main(place: Place) {
 }
 
 // A word of every 32 bytes of eight rows of a tile's first block, for the caches' sake: those of the first tile are asked for before the
-// activations, and those of the next one before the work on this. INT4, with less work to a word, gains nothing by them.
+// activations, and those of the next one before the work on this. INT4, with less work to a word, gains nothing by them and goes without.
 fn first_block(tile: u32, half: u32, lane: Lane) -> u32 {
+#if INTEGERS
+    return 0u;
+#else
     let row = min(tile * SIDE + half * 8u + lane.subgroup_lane / 4u, params.n - 1u);
     let packet = min(lane.subgroup * BLOCK + lane.subgroup_lane % 4u * 2u, params.packets - 1u);
     return w[row * params.packets + packet].x;
+#endif
 }
 
 // The sum over the workgroup of one value.
