@@ -14,7 +14,8 @@
 //! tier (`src/device/canary_spirv.rs`) reads it out before the tier is trusted.
 //!
 //! Two more things change on the way: `vec2<f16>(unpack2x16float(word))` becomes the `bitcast` that naga lacks, and no loop may be
-//! unrolled. NVIDIA's compiler writes loops out eight times, and what a warp runs once or twice is then mostly read from memory.
+//! unrolled. NVIDIA's compiler writes loops out eight times, and what a warp runs once or twice is then mostly read from memory. A
+//! shader may be of this tier for that alone.
 
 use std::collections::HashMap;
 
@@ -81,6 +82,7 @@ const COMPOSITE_INSERT: u32 = 82;
 const FCONVERT: u32 = 115;
 const BITCAST: u32 = 124;
 const LOOP_MERGE: u32 = 246;
+const TYPE_COOPERATIVE_MATRIX: u32 = 4456;
 const COOPERATIVE_MATRIX_LOAD: u32 = 4457;
 const COOPERATIVE_MATRIX_STORE: u32 = 4458;
 const FUNCTION: u32 = 7;
@@ -93,12 +95,12 @@ const UNPACK_HALF_2X16: u32 = 62;
 /// by the taking apart of the matrices.
 ///
 /// # Errors
-/// If the words are not well-formed, or no matrix is made so.
+/// If the words are not well-formed, or have matrices of which none is made so.
 pub(crate) fn fragments(words: &[u32]) -> Result<Vec<u32>, &'static str> {
     match replace(words) {
         None => Err("naga wrote SPIR-V of another form"),
-        Some((_, 0)) => Err("no matrix is made of a private array"),
-        Some((out, _)) => Ok(out),
+        Some((_, false)) => Err("no matrix is made of a private array"),
+        Some((out, true)) => Ok(out),
     }
 }
 
@@ -116,6 +118,7 @@ struct Declared {
     accesses: HashMap<u32, u32>,
     /// By id of two floats that are the halves of a word: the word.
     unpacked: HashMap<u32, u32>,
+    matrices: bool,
 }
 
 /// An array that one thread alone sees.
@@ -147,6 +150,7 @@ impl Declared {
             (EXT_INST, &[_, _, id, _, UNPACK_HALF_2X16, word]) => {
                 self.unpacked.insert(id, word);
             }
+            (TYPE_COOPERATIVE_MATRIX, _) => self.matrices = true,
             _ => {}
         }
         Some(())
@@ -206,10 +210,10 @@ impl Writer {
     }
 }
 
-/// The words with such loads and stores replaced, and how many they were; `None` if the words are not well-formed.
-fn replace(words: &[u32]) -> Option<(Vec<u32>, usize)> {
+/// The words with such loads and stores replaced, and whether there were any, or no matrices; `None` if the words are not well-formed.
+fn replace(words: &[u32]) -> Option<(Vec<u32>, bool)> {
     let mut writer = Writer { out: words.get(..HEADER)?.to_vec(), next: words[BOUND] };
-    let (mut declared, mut replaced) = (Declared::default(), 0);
+    let (mut declared, mut replaced) = (Declared::default(), false);
     let mut rest = &words[HEADER..];
     while let Some(&first) = rest.first() {
         let (length, opcode) = ((first >> 16) as usize, first & 0xffff);
@@ -240,10 +244,10 @@ fn replace(words: &[u32]) -> Option<(Vec<u32>, usize)> {
             (Some(array), None) => writer.make(instruction[1], instruction[2], &array),
             (Some(array), Some(matrix)) => writer.take_apart(matrix, &array),
         }
-        replaced += 1;
+        replaced = true;
     }
     writer.out[BOUND] = writer.next;
-    Some((writer.out, replaced))
+    Some((writer.out, replaced || !declared.matrices))
 }
 
 #[cfg(test)]
@@ -324,8 +328,11 @@ mod tests {
 
     #[test]
     fn what_is_not_as_expected_is_refused() {
-        let plain = Composed { text: "@compute @workgroup_size(1) fn main() {}".into(), lines: Vec::new() };
-        assert_eq!(translate(&plain, false), Err("no matrix is made of a private array".to_string()));
+        let of = |text: &str| translate(&Composed { text: text.into(), lines: Vec::new() }, false);
+        assert!(of("@compute @workgroup_size(1) fn main() {}").is_ok());
+        let from_memory = "enable f16; enable wgpu_cooperative_matrix; var<workgroup> e: array<f16, 256>;
+            @compute @workgroup_size(32) fn main() { let m = coopLoad<coop_mat16x16<f16, A>>(&e[0], 16u); }";
+        assert_eq!(of(from_memory), Err("no matrix is made of a private array".to_string()));
         let broken = Composed { text: "fn main( {".into(), lines: Vec::new() };
         assert!(translate(&broken, false).is_err());
         assert!(fragments(&[]).is_err());

@@ -21,6 +21,17 @@ const SHAPES: [(Format, Group, usize, usize); 8] = [
     (Format::Fp4, Group::WholeK, 1026, 3080),
 ];
 
+/// The same for integers as bytes (`wgsl/common/gemv_bytes.wgsl`), which many rows of w take: steps that are not full, the fewest rows
+/// and the shortest, all groups, padded rows.
+const BYTES_SHAPES: [(Format, Group, usize, usize); 6] = [
+    (Format::Int4, Group::Size(128), 8001, 4224),
+    (Format::Int3, Group::Size(64), 8006, 3136),
+    (Format::Int2, Group::Size(128), 8000, 3200),
+    (Format::Int2, Group::WholeK, 8002, 3080),
+    (Format::Int3, Group::WholeK, 8003, 16384),
+    (Format::Int4, Group::Size(64), 31_999, 4160),
+];
+
 fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, usize)) -> Spec {
     let level = if group == Group::Size(32) { Level::Quick } else { Level::Full };
     Spec { group, ..Spec::new(spec, level, format, DType::F16, (1, n, k)) }
@@ -28,7 +39,8 @@ fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, 
 
 /// Without what a split has no use for.
 pub(super) fn long_rows(spec: &'static KernelSpec) -> Vec<Spec> {
-    SHAPES.map(|shape| new(spec, shape)).to_vec()
+    let [bytes @ .., _, _] = BYTES_SHAPES;
+    SHAPES.into_iter().chain(bytes).map(|shape| new(spec, shape)).collect()
 }
 
 /// Those and all that the epilogue does, other outputs, scales at the edges of halves, a weight in parts, and more tiles than
@@ -50,5 +62,11 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     });
     all.push(Spec { part_bytes: 1 << 20, bias: true, ..fp4 });
     all.push(Spec { shape: (1, 2130, 8256), ..int4 });
+    let [.., longest, most] = BYTES_SHAPES.map(|shape| new(spec, shape));
+    let bytes = new(spec, BYTES_SHAPES[0]);
+    let scaled = |scale| Spec { scales: Some(scale), dtypes: (DType::F16, DType::F32), ..bytes };
+    all.extend([f16::MAX, f16::from_bits(1)].map(scaled));
+    all.push(Spec { bias: true, residual: true, part_bytes: 1 << 23, ..bytes });
+    all.extend([longest, most]);
     all
 }

@@ -1,8 +1,6 @@
 //! How a gemv kernel divides its work, by tier, rows of activations, shape and format of the weight: the gemv part of the table whose
 //! other part is [`tiles`](super::tiles).
 
-use std::ops::Range;
-
 use crate::format::Format;
 use crate::kernel::Tier;
 
@@ -118,6 +116,15 @@ pub(super) fn choose_gemv(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct GemvFragments {
     subgroups: u32,
+    pub products: Products,
+}
+
+/// What multiplies one row in the Spirv tier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Products {
+    Matrices,
+    /// Integers: `wgsl/common/gemv_bytes.wgsl`.
+    Bytes,
 }
 
 /// How the scales of two neighbouring packets, from an even one on, are found.
@@ -130,9 +137,13 @@ pub(super) enum TwoScales {
 }
 
 impl GemvFragments {
-    /// Formats, and rows of w for which the Subgroup tier is faster all the same: bytes of INT4 win where rows are enough to fill the GPU
-    /// but too few for its workgroups to stay. Of other formats the arithmetic outweighs what this saves.
-    const FORMATS: [(Format, Range<usize>); 2] = [(Format::Fp4, 0..0), (Format::Int4, 8000..32_000)];
+    /// Each format's ways, of which [`GemvFragments::products`] chooses.
+    const FORMATS: [(Format, &'static [Products]); 4] = [
+        (Format::Fp4, &[Products::Matrices]),
+        (Format::Int4, &[Products::Matrices, Products::Bytes]),
+        (Format::Int3, &[Products::Bytes]),
+        (Format::Int2, &[Products::Bytes]),
+    ];
     const LEAST_ROWS: usize = 1024;
     pub const LANES: u32 = 32;
     /// Of w, in a tile.
@@ -143,41 +154,64 @@ impl GemvFragments {
     pub const MOST_TILES: u32 = 8;
     /// Rows of different lengths find one that leaves few blocks empty; more than these do not fit workgroup memory.
     const SUBGROUPS: [u32; 10] = [4, 5, 6, 7, 8, 10, 11, 12, 14, 16];
-    /// Subgroups at work on a compute unit: as many as have room for their registers.
-    const RESIDENT: usize = 16;
 
-    pub fn all() -> impl Iterator<Item = GemvFragments> {
-        Self::SUBGROUPS.into_iter().map(|subgroups| GemvFragments { subgroups })
+    pub fn formats() -> [Format; 4] {
+        Self::FORMATS.map(|(format, _)| format)
     }
 
-    pub fn formats() -> [Format; 2] {
-        Self::FORMATS.map(|(format, _)| format)
+    /// Those that may meet such weights.
+    pub fn all(format: Format) -> impl Iterator<Item = GemvFragments> {
+        let ways = Self::FORMATS.iter().find(|(one, _)| *one == format).map_or(&[][..], |(_, ways)| ways);
+        let all = |&products| Self::SUBGROUPS.map(|subgroups| GemvFragments { subgroups, products });
+        ways.iter().flat_map(all)
+    }
+
+    /// What is fastest for `n` rows of so many packets; nothing where the Subgroup tier is. Its bytes win for INT4 where rows are enough
+    /// to fill the GPU but too few, and short enough, for its workgroups not to need to stay. Of other formats than these the
+    /// arithmetic outweighs what this saves.
+    fn products(format: Format, n: usize, packets: usize) -> Option<Products> {
+        match (format, (8000..32_000).contains(&n)) {
+            _ if n < Self::LEAST_ROWS => None,
+            (Format::Fp4, _) | (Format::Int4, false) => Some(Products::Matrices),
+            (Format::Int4, true) if packets > 128 => Some(Products::Bytes),
+            (Format::Int3 | Format::Int2, true) => Some(Products::Bytes),
+            _ => None,
+        }
     }
 
     /// For a weight of `n` rows of so many packets, where this is faster than the Subgroup tier.
     pub fn choose(format: Format, n: usize, packets: usize) -> Option<GemvFragments> {
-        let (_, worse) = Self::FORMATS.into_iter().find(|(one, _)| *one == format)?;
-        let better = n >= Self::LEAST_ROWS && !worse.contains(&n);
+        let products = Self::products(format, n, packets)?;
+        let room = |subgroups: u32| (subgroups * Self::BLOCKS) as usize;
         let blocks = packets.div_ceil(8);
-        let room = |tile: &GemvFragments| (tile.subgroups * Self::BLOCKS) as usize;
-        let shortest = room(&GemvFragments { subgroups: Self::SUBGROUPS[0] - 1 });
-        Self::all().find(|tile| room(tile) >= blocks).filter(|_| better && blocks > shortest)
+        let enough = Self::SUBGROUPS.into_iter().find(|&subgroups| room(subgroups) >= blocks);
+        let full = blocks > room(Self::SUBGROUPS[0] - 1);
+        enough.filter(|_| full).map(|subgroups| GemvFragments { subgroups, products })
     }
 
     pub const fn threads(&self) -> u32 {
         self.subgroups * Self::LANES
     }
 
-    /// Activations of a subgroup's packets and a packet of zeros, 64 bytes each, and its sums.
+    /// A subgroup's sums and, for matrices, activations of its packets and a packet of zeros, 64 bytes each.
     pub const fn workgroup_storage(&self) -> u32 {
-        self.subgroups * ((Self::BLOCKS * 8 + 1) * 64 + Self::MOST_TILES * Self::ROWS * 4)
+        let activations = match self.products {
+            Products::Matrices => (Self::BLOCKS * 8 + 1) * 64,
+            Products::Bytes => 0,
+        };
+        self.subgroups * (activations + Self::MOST_TILES * Self::ROWS * 4)
     }
 
     /// Workgroups of so many threads for `n` rows of w: as many as run at the same time on so many compute units, or more if those would
     /// have too many tiles.
-    pub fn groups(threads: usize, n: usize, units: usize) -> usize {
+    pub fn groups(products: Products, threads: usize, n: usize, units: usize) -> usize {
+        // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations.
+        let resident = match products {
+            Products::Matrices => 16,
+            Products::Bytes => 24,
+        };
         let tiles = n.div_ceil(Self::ROWS as usize);
-        let resident = units * (Self::RESIDENT * Self::LANES as usize / threads).max(1);
+        let resident = units * (resident * Self::LANES as usize / threads).max(1);
         tiles.min(resident).max(tiles.div_ceil(Self::MOST_TILES as usize))
     }
 }
@@ -243,19 +277,40 @@ mod tests {
         assert_eq!(rows(Format::Fp4), [false, true, true, true, true, true]);
         assert_eq!(rows(Format::Int4), [false, true, true, false, false, true]);
         assert_eq!(rows(Format::Nf4), [false; 6]);
+        let products = |format, packets| {
+            let of = |n| GemvFragments::choose(format, n, packets).map(|t| t.products);
+            [1023, 1024, 7999, 8000, 31_999, 32_000].map(of)
+        };
+        let (none, matrices, bytes) = (None, Some(Products::Matrices), Some(Products::Bytes));
+        assert_eq!(products(Format::Int4, 129), [none, matrices, matrices, bytes, bytes, matrices]);
+        for format in [Format::Int3, Format::Int2] {
+            assert_eq!(products(format, 128), [none, none, none, bytes, bytes, none]);
+        }
+    }
+
+    #[test]
+    fn fragments_have_a_variant_for_what_is_chosen() {
+        for format in [Format::Fp4, Format::Int4, Format::Int3, Format::Int2, Format::Int8] {
+            for n in [1024, 8000, 32_000] {
+                for tile in
+                    [97, 128, 129, 512].into_iter().filter_map(|p| GemvFragments::choose(format, n, p))
+                {
+                    assert!(GemvFragments::all(format).any(|t| t == tile), "{format:?} {n} {tile:?}");
+                }
+            }
+        }
     }
 
     #[test]
     fn fragments_have_no_more_tiles_than_their_sums_have_room_for() {
-        for tile in GemvFragments::all() {
-            let threads = tile.threads() as usize;
-            let tiles = |n: usize| n.div_ceil(16).div_ceil(GemvFragments::groups(threads, n, 132));
+        for tile in GemvFragments::all(Format::Int4) {
+            let groups = |n| GemvFragments::groups(tile.products, tile.threads() as usize, n, 132);
+            let tiles = |n: usize| n.div_ceil(16).div_ceil(groups(n));
             assert!((1..40).chain([4096, 14336, 128_256, 1 << 20]).all(|n| tiles(n) <= 8), "{tile:?}");
         }
-        assert_eq!([16, 17, 128_256].map(|n| GemvFragments::groups(128, n, 132)), [1, 2, 1002]);
-        assert_eq!(
-            [128, 160, 512].map(|threads| GemvFragments::groups(threads, 14336, 132)),
-            [528, 396, 132]
-        );
+        let groups = |products, threads, n| GemvFragments::groups(products, threads, n, 132);
+        assert_eq!([16, 17, 128_256].map(|n| groups(Products::Matrices, 128, n)), [1, 2, 1002]);
+        assert_eq!([128, 160, 512].map(|t| groups(Products::Matrices, t, 14336)), [528, 396, 132]);
+        assert_eq!([128, 160, 512].map(|t| groups(Products::Bytes, t, 14336)), [792, 528, 132]);
     }
 }

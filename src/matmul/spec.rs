@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::cases;
 use super::gemv_tiles::{
-    GemvFragments, GemvTile, TwoScales, gemv_tiles_for, multiplies_bytes, multiplies_pairs,
+    GemvFragments, GemvTile, Products, TwoScales, gemv_tiles_for, multiplies_bytes, multiplies_pairs,
 };
 use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
@@ -277,7 +277,8 @@ pub(super) fn gemv_fragment_variant(
     pair: bool,
 ) -> Variant {
     let mut defines = common(traits, dtypes, pair, true);
-    for (flag, set) in [("BARE", true), ("MULTIPLIES", true), ("HALF_SCALES", false)] {
+    let bytes = tile.products == Products::Bytes;
+    for (flag, set) in [("BARE", !bytes), ("BYTES", bytes), ("MULTIPLIES", true), ("HALF_SCALES", false)] {
         set_flag(&mut defines, flag, set);
     }
     defines.extend(defines![
@@ -305,7 +306,7 @@ pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
     let traits = traits(&GemvFragments::formats()).into_iter();
     for traits in traits.filter(|t| t.rows != Rows::Ragged && !t.split_packet) {
         for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a == DType::F16) {
-            for tile in GemvFragments::all() {
+            for tile in GemvFragments::all(traits.format) {
                 for scales in [TwoScales::OneWord, TwoScales::Same] {
                     all.push(gemv_fragment_variant(traits, dtypes, tile, scales, pair));
                 }

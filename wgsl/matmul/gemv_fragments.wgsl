@@ -5,7 +5,10 @@
 // other, what comes out is not used.
 // A subgroup has EACH blocks of every tile, always the same columns of a, whose loads the compiler issues a block ahead: earlier ones, that
 // it cannot delay, were slower. Workgroups stay: each takes every so many-th tile, at most MOST_TILES, and brings their sums
-// together at the end.
+// together at the end. BYTES: another way, of integers.
+#if BYTES
+//!include "common/gemv_bytes.wgsl"
+#else
 enable f16;
 enable wgpu_cooperative_matrix;
 //!include "common/grid.wgsl"
@@ -188,3 +191,4 @@ fn sum_of(v: u32) -> f32 {
     for (var s = 0u; s < SUBGROUPS; s++) { sum += partial[s * SUMS_ROOM + v]; }
     return sum * CODE_UNIT;
 }
+#endif
