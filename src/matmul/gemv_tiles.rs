@@ -117,6 +117,7 @@ pub(super) fn choose_gemv(
 pub(super) struct GemvFragments {
     subgroups: u32,
     pub products: Products,
+    pub scales: TwoScales,
 }
 
 /// What multiplies one row in the Spirv tier.
@@ -125,6 +126,16 @@ pub(super) enum Products {
     Matrices,
     /// Integers: `wgsl/common/gemv_bytes.wgsl`.
     Bytes,
+}
+
+impl Products {
+    /// How they find scales. Bytes take one at a time.
+    const fn scales(self) -> &'static [TwoScales] {
+        match self {
+            Products::Matrices => &[TwoScales::Same, TwoScales::OneWord],
+            Products::Bytes => &[TwoScales::Same],
+        }
+    }
 }
 
 /// How the scales of two neighbouring packets, from an even one on, are found.
@@ -137,7 +148,7 @@ pub(super) enum TwoScales {
 }
 
 impl GemvFragments {
-    /// Each format's ways, of which [`GemvFragments::products`] chooses.
+    /// Each format's ways, of which [`GemvFragments::products`] chooses. Of others the arithmetic outweighs what these save.
     const FORMATS: [(Format, &'static [Products]); 4] = [
         (Format::Fp4, &[Products::Matrices]),
         (Format::Int4, &[Products::Matrices, Products::Bytes]),
@@ -162,13 +173,15 @@ impl GemvFragments {
     /// Those that may meet such weights.
     pub fn all(format: Format) -> impl Iterator<Item = GemvFragments> {
         let ways = Self::FORMATS.iter().find(|(one, _)| *one == format).map_or(&[][..], |(_, ways)| ways);
-        let all = |&products| Self::SUBGROUPS.map(|subgroups| GemvFragments { subgroups, products });
-        ways.iter().flat_map(all)
+        let each =
+            ways.iter().flat_map(|&products| products.scales().iter().map(move |&scales| (products, scales)));
+        each.flat_map(|(products, scales)| {
+            Self::SUBGROUPS.map(|subgroups| GemvFragments { subgroups, products, scales })
+        })
     }
 
-    /// What is fastest for `n` rows of so many packets; nothing where the Subgroup tier is. Its bytes win for INT4 where rows are enough
-    /// to fill the GPU but too few, and short enough, for its workgroups not to need to stay. Of other formats than these the
-    /// arithmetic outweighs what this saves.
+    /// What is fastest for `n` rows of so many packets, as measured on an H200; nothing where the Subgroup tier is. Of INT4 that is so where
+    /// rows are enough to fill the GPU and short; where they are more than that, matrices win again.
     fn products(format: Format, n: usize, packets: usize) -> Option<Products> {
         match (format, (8000..32_000).contains(&n)) {
             _ if n < Self::LEAST_ROWS => None,
@@ -179,14 +192,15 @@ impl GemvFragments {
         }
     }
 
-    /// For a weight of `n` rows of so many packets, where this is faster than the Subgroup tier.
-    pub fn choose(format: Format, n: usize, packets: usize) -> Option<GemvFragments> {
+    /// For a weight of `n` rows of so many packets with such scales, where this is faster than the Subgroup tier.
+    pub fn choose(format: Format, n: usize, packets: usize, scales: TwoScales) -> Option<GemvFragments> {
         let products = Self::products(format, n, packets)?;
         let room = |subgroups: u32| (subgroups * Self::BLOCKS) as usize;
         let blocks = packets.div_ceil(8);
         let enough = Self::SUBGROUPS.into_iter().find(|&subgroups| room(subgroups) >= blocks);
         let full = blocks > room(Self::SUBGROUPS[0] - 1);
-        enough.filter(|_| full).map(|subgroups| GemvFragments { subgroups, products })
+        let scales = if products.scales().contains(&scales) { scales } else { TwoScales::Same };
+        enough.filter(|_| full).map(|subgroups| GemvFragments { subgroups, products, scales })
     }
 
     pub const fn threads(&self) -> u32 {
@@ -265,20 +279,23 @@ mod tests {
         assert_eq!([Format::Int4, Format::Nf4].map(|f| pairs(at[4], f)), [None, None]);
     }
 
+    fn choose(format: Format, n: usize, packets: usize) -> Option<GemvFragments> {
+        GemvFragments::choose(format, n, packets, TwoScales::OneWord)
+    }
+
     #[test]
     fn fragments_serve_rows_that_fill_their_blocks() {
-        let subgroups = |packets| GemvFragments::choose(Format::Fp4, 4096, packets).map(|t| t.subgroups);
+        let subgroups = |packets| choose(Format::Fp4, 4096, packets).map(|t| t.subgroups);
         // 4096 columns are 128 packets.
         let at = [96, 97, 128, 129, 256, 448, 512, 513].map(subgroups);
         assert_eq!(at, [None, Some(4), Some(4), Some(5), Some(8), Some(14), Some(16), None]);
-        let rows = |format| {
-            [1023, 1024, 7999, 8000, 31_999, 32_000].map(|n| GemvFragments::choose(format, n, 128).is_some())
-        };
+        let rows =
+            |format| [1023, 1024, 7999, 8000, 31_999, 32_000].map(|n| choose(format, n, 128).is_some());
         assert_eq!(rows(Format::Fp4), [false, true, true, true, true, true]);
         assert_eq!(rows(Format::Int4), [false, true, true, false, false, true]);
         assert_eq!(rows(Format::Nf4), [false; 6]);
         let products = |format, packets| {
-            let of = |n| GemvFragments::choose(format, n, packets).map(|t| t.products);
+            let of = |n| choose(format, n, packets).map(|t| t.products);
             [1023, 1024, 7999, 8000, 31_999, 32_000].map(of)
         };
         let (none, matrices, bytes) = (None, Some(Products::Matrices), Some(Products::Bytes));
@@ -291,12 +308,17 @@ mod tests {
     #[test]
     fn fragments_have_a_variant_for_what_is_chosen() {
         for format in [Format::Fp4, Format::Int4, Format::Int3, Format::Int2, Format::Int8] {
-            for n in [1024, 8000, 32_000] {
-                for tile in
-                    [97, 128, 129, 512].into_iter().filter_map(|p| GemvFragments::choose(format, n, p))
-                {
-                    assert!(GemvFragments::all(format).any(|t| t == tile), "{format:?} {n} {tile:?}");
-                }
+            for (n, packets, scales) in [
+                (1024, 97, TwoScales::OneWord),
+                (8000, 128, TwoScales::Same),
+                (8000, 129, TwoScales::OneWord),
+                (32_000, 512, TwoScales::Same),
+            ] {
+                let chosen = GemvFragments::choose(format, n, packets, scales);
+                assert!(
+                    chosen.is_none_or(|tile| GemvFragments::all(format).any(|t| t == tile)),
+                    "{chosen:?}"
+                );
             }
         }
     }

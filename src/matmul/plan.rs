@@ -90,8 +90,8 @@ pub(super) fn variant(
             if !caps.subgroup_barrier {
                 return Err("no barrier of a subgroup".to_string());
             }
-            let (tile, scales) = fragments_for(request, &traits, weight)?;
-            return Ok(fuse(gemv_fragment_variant(traits, (a, out), tile, scales, pair), spec).into());
+            let tile = fragments_for(request, &traits, weight)?;
+            return Ok(fuse(gemv_fragment_variant(traits, (a, out), tile, pair), spec).into());
         }
         let halves = caps.half_subnormals && !has(spec, "gamma") && takes_pairs((a, out), traits.rows, pair);
         let tile = choose_gemv(tier, m, n, weight.packets(), weight.format(), halves);
@@ -142,11 +142,7 @@ pub(super) fn variant(
 const MULTIPLY_FAST: [u32; 2] = [0x10de, 0x10005];
 
 /// How the Spirv tier multiplies one row, or why it leaves it to others.
-fn fragments_for(
-    request: &Request,
-    traits: &Traits,
-    weight: &Weight,
-) -> Result<(GemvFragments, TwoScales), String> {
+fn fragments_for(request: &Request, traits: &Traits, weight: &Weight) -> Result<GemvFragments, String> {
     let (packets, group, format) = (weight.packets(), weight.group(), weight.format());
     if request.m != 1 || request.a != DType::F16 || traits.rows == Rows::Ragged {
         return Err("it takes one row, of halves, of a number of elements that 8 divides".to_string());
@@ -156,8 +152,8 @@ fn fragments_for(
         64.. => Some(TwoScales::Same),
         _ => None,
     };
-    let tile = GemvFragments::choose(format, request.n, packets);
-    tile.zip(scales)
+    scales
+        .and_then(|scales| GemvFragments::choose(format, request.n, packets, scales))
         .ok_or_else(|| format!("{} of {packets} packets by {group} is for another tier", format.name()))
 }
 

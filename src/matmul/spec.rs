@@ -273,7 +273,6 @@ pub(super) fn gemv_fragment_variant(
     traits: Traits,
     dtypes: DTypes,
     tile: GemvFragments,
-    scales: TwoScales,
     pair: bool,
 ) -> Variant {
     let mut defines = common(traits, dtypes, pair, true);
@@ -289,7 +288,7 @@ pub(super) fn gemv_fragment_variant(
         MOST_TILES = Def::Num(GemvFragments::MOST_TILES),
         PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),
         INTEGERS = Def::Flag(multiplies_bytes(traits.format)),
-        SCALE_PAIRS = Def::Flag(scales == TwoScales::OneWord),
+        SCALE_PAIRS = Def::Flag(tile.scales == TwoScales::OneWord),
     ]);
     let needs = Needs {
         f16: true,
@@ -307,9 +306,7 @@ pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
     for traits in traits.filter(|t| t.rows != Rows::Ragged && !t.split_packet) {
         for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a == DType::F16) {
             for tile in GemvFragments::all(traits.format) {
-                for scales in [TwoScales::OneWord, TwoScales::Same] {
-                    all.push(gemv_fragment_variant(traits, dtypes, tile, scales, pair));
-                }
+                all.push(gemv_fragment_variant(traits, dtypes, tile, pair));
             }
         }
     }
