@@ -9,7 +9,8 @@
 //! * [`Gpu`] is a device with its queue, its capabilities ([`Caps`]) and its caches; [`Tensor`] is a range of a buffer
 //!   with dtype and shape; [`matmul::Weight`] is a matrix in one of the number formats of [`mod@format`].
 //! * A [`Recorder`] puts kernels into a compute pass. Recording checks every argument, picks the best [`Tier`] of the
-//!   kernel that the adapter can run, and neither submits, waits nor allocates GPU memory.
+//!   kernel that the adapter can run, and neither submits nor waits. It allocates no GPU memory but what
+//!   [`Gpu::scratch_bytes`] counts, which only the `Spirv` tier needs.
 //! * Pipelines are compiled at first use; [`Gpu::warm_up`] compiles what a piece of recording code needs beforehand.
 //! * Wrong calls, missing capabilities, exhausted memory and lost devices are an [`Error`]; nothing panics.
 //!

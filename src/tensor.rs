@@ -100,10 +100,11 @@ impl Tensor {
         Tensor { storage, offset: 0, dtype, shape: shape.to_vec() }
     }
 
-    /// Wraps a buffer that the caller owns (usage `STORAGE`; also `COPY_SRC` to read it back), from byte `offset`.
+    /// Wraps a buffer that the caller owns (usage `STORAGE`; also `COPY_SRC` to read it back and `COPY_DST` to write it), from byte
+    /// `offset`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the buffer is too short or the offset is not aligned.
+    /// [`Error::Shape`] if the buffer is too short, counted in whole words, or is not for storage, or the offset is not aligned.
     pub fn from_buffer(
         gpu: &Gpu,
         buffer: wgpu::Buffer,
@@ -112,6 +113,7 @@ impl Tensor {
         shape: &[usize],
     ) -> Result<Tensor> {
         let whole = Tensor::new(Arc::new(Storage::new(gpu, buffer)), dtype, shape);
+        whole.check_usage("from_buffer", wgpu::BufferUsages::STORAGE)?;
         whole.at(gpu, offset, shape)
     }
 
@@ -157,7 +159,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
-        if shape.iter().product::<usize>() != self.len() {
+        if elements(shape) != Some(self.len()) {
             return Err(Error::shape("reshape", "shape", shape, format!("{} elements", self.len())));
         }
         Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
@@ -173,12 +175,8 @@ impl Tensor {
             return Err(Error::shape("rows_view", "tensor", &self.shape, "at least one dimension"));
         };
         if start.checked_add(count).is_none_or(|end| end > first) {
-            return Err(Error::shape(
-                "rows_view",
-                "rows",
-                start..start + count,
-                format!("within 0..{first}"),
-            ));
+            let got = format!("{count} from {start} on");
+            return Err(Error::shape("rows_view", "rows", got, format!("within 0..{first}")));
         }
         let row = rest.iter().product::<usize>() * self.dtype.size();
         let shape: Vec<usize> = std::iter::once(count).chain(rest.iter().copied()).collect();
@@ -190,15 +188,35 @@ impl Tensor {
         if !offset.is_multiple_of(align) {
             return Err(Error::shape("view", "byte offset", offset, format!("a multiple of {align}")));
         }
-        let view = Tensor { offset, shape: shape.to_vec(), ..self.clone() };
-        if offset + view.bytes() > self.storage.buffer.size() {
-            return Err(Error::shape("view", "end", offset + view.bytes(), "inside the buffer"));
+        // Copies and bindings are of whole words.
+        let bytes =
+            elements(shape).and_then(|n| n.checked_mul(self.dtype.size())?.checked_next_multiple_of(4));
+        let end = bytes.and_then(|bytes| offset.checked_add(bytes as u64)).unwrap_or(u64::MAX);
+        if end > self.storage.buffer.size() {
+            return Err(Error::shape("view", "end", end, "inside the buffer"));
         }
-        Ok(view)
+        Ok(Tensor { offset, shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// The word of the buffer that starts at a byte of the tensor.
+    pub(crate) fn word_at(&self, byte: u64) -> Tensor {
+        Tensor { offset: self.offset + byte, dtype: DType::U32, shape: vec![1], ..self.clone() }
+    }
+
+    pub(crate) fn check_usage(&self, op: &'static str, usage: wgpu::BufferUsages) -> Result<()> {
+        let has = self.storage.buffer.usage();
+        if has.contains(usage) {
+            return Ok(());
+        }
+        Err(Error::shape(op, "buffer's usage", has, format!("{usage:?} too")))
+    }
+
+    pub(crate) fn is_of(&self, gpu: &Gpu) -> bool {
+        self.storage.gpu_id == gpu.0.id
     }
 
     pub(crate) fn check_device(&self, kernel: &'static str, what: &str, gpu: &Gpu) -> Result<()> {
-        if self.storage.gpu_id == gpu.0.id {
+        if self.is_of(gpu) {
             return Ok(());
         }
         Err(Error::ForeignTensor { kernel, what: what.to_string() })
@@ -227,6 +245,11 @@ impl Tensor {
             && self.offset < other.offset + other.bytes()
             && other.offset < self.offset + self.bytes()
     }
+}
+
+/// As many elements as a shape has, if they can be counted.
+fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
 impl std::fmt::Debug for Tensor {

@@ -429,7 +429,14 @@ fn wrong_steps_are_named() {
         named(bench.0.run(|r| cache.write(r, layer, step, &k, &v)).expect_err(want), want);
     }
     let out = cache.swap_out(a).expect("reads");
+    // It may get the very blocks of the step.
+    cache.swap_in(&out).expect("room");
+    named(bench.0.run(|r| cache.write(r, 0, &latest, &k, &v)).expect_err("swapped"), "latest, 3");
     named(other.swap_in(&out).expect_err("another format"), "format, layers and shape");
+    let none = CacheShape { layers: 0, ..CacheShape::contiguous(1, [1, 0, 0], 1, 0, 1) };
+    let mut empty = KvCache::new(&bench.0, KvFormat::F32, none).expect("no layer is wrong");
+    let sequence = empty.add();
+    assert!(empty.step(&[(sequence, 0)]).is_ok());
     let shape = CacheShape::contiguous(1, [1, 12, 8], 1, 5, 1);
     let error = KvCache::new(&bench.0, KvFormat::F32, shape).err().expect("an odd width").to_string();
     assert!(error.contains("d is 12"), "{error}");

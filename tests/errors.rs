@@ -143,6 +143,11 @@ fn wrong_arguments_are_named() {
     assert!(text(gpu.read::<u32>(&x)).contains("read: element type is U32"));
     assert!(text(x.reshape(&[3, 5])).contains("16 elements"));
     assert!(text(x.rows_view(&gpu, 1, 2)).contains("within 0..2"));
+    assert!(text(x.rows_view(&gpu, usize::MAX, 2)).contains("within 0..2"));
+    // Sizes whose product is too large to count are no size 0.
+    assert!(text(f32s(&[0]).reshape(&[1 << 32, 1 << 32])).contains("0 elements"));
+    let buffer = |n| Tensor::from_buffer(&gpu, x.buffer().clone(), 0, DType::F32, &[n, 1 << 31]);
+    assert!(text(buffer(1 << 33)).contains("inside the buffer"));
     still_works(&gpu);
 }
 

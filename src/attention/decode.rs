@@ -136,6 +136,13 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
     let kernel = ATTENTION_DECODE.name;
     let Operands { q, cache, out, workspace, options, bias } = o;
     let gpu = recorder.gpu().clone();
+    // The merge's too, before anything is recorded.
+    for (what, tensor) in [("sinks", options.sinks), ("lse", options.lse), ("workspace", Some(*workspace))] {
+        tensor.map_or(Ok(()), |tensor| tensor.check_device(kernel, what, &gpu))?;
+    }
+    if options.lse.is_some_and(|lse| lse.overlaps(out)) {
+        return Err(Error::shape(kernel, "out and lse", "memory in common", "apart, as both are written"));
+    }
     let caps = gpu.caps();
     let subgroup = narrowest_subgroup(caps);
     let extra = options.mask().is_some() || options.soft_cap.is_some();

@@ -103,8 +103,8 @@ pub struct AttentionPaged<'a> {
     /// \[B, Sq, Hq, Dv\], like `q`.
     pub out: &'a Tensor,
     pub options: Options<'a>,
-    /// As [`AttentionDecode::workspace`], for the longest sequence. Not used for more than 8 queries without a bias, and
-    /// without sinks of a tree.
+    /// As [`AttentionDecode::workspace`], for the longest sequence. Used for up to 8 queries, or with a bias, or with both a
+    /// tree and sinks.
     pub workspace: &'a Tensor,
 }
 
@@ -218,7 +218,8 @@ fn within_u32(what: &str, elements: u64) -> Result<()> {
     Err(Error::Limit { what: what.to_string(), name: "elements of a 32-bit index", need: elements, max })
 }
 
-/// Records attention of many queries: a workgroup takes 64 rows (queries × query heads of one KV head).
+/// Records attention of many queries: a workgroup takes 64 rows (queries × query heads of one KV head), or 128 on cooperative
+/// matrices of side 16 where heads are no wider than 128 and each compute unit still has a workgroup.
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Value`] naming the argument, [`Error::Limit`] from 2³² elements of q or k,

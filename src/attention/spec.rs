@@ -1,4 +1,4 @@
-//! Declarations of `attention`, `attention_paged` and `attention_decode`.
+//! Declarations of `attention`, `attention_varlen`, `attention_paged` and `attention_decode`.
 
 use super::cases::{decode_cases, prefill_cases};
 use super::paged_cases::tile_cases;

@@ -171,6 +171,27 @@ fn wrong_calls_are_named() {
         workspace: &enough,
     };
     gpu.run(|r| record_decode(r, &request)).expect("the workspace is long enough");
+    let elsewhere = Gpu::new().expect("an adapter");
+    let there = |shape: &[usize]| elsewhere.alloc(DType::F32, shape).expect("fits");
+    let foreign = |options| AttentionDecode { options, ..request };
+    let sunk = Options { sinks: Some(&there(&[1])), ..request.options };
+    let within =
+        out.reshape(&[128]).and_then(|t| t.rows_view(&gpu, 64, 8)).and_then(|t| t.reshape(&[1, 8, 1]));
+    let garbled = Options { lse: Some(&within.expect("it starts there")), ..request.options };
+    for (request, want) in [
+        (AttentionDecode { q: &there(&[1, 8, 1, 16]), ..request }, ": q or "),
+        (foreign(sunk), "sinks"),
+        (foreign(garbled), "memory in common"),
+    ] {
+        let mut launches = 0;
+        let result = gpu.run(|r| {
+            let result = record_decode(r, &request);
+            launches = r.used().len();
+            result
+        });
+        let error = result.expect_err(want).to_string();
+        assert!(error.contains(want) && launches == 0, "{error} is not {want}, {launches} kernels");
+    }
     let (many, many_out) = (f32s(&[1, 9, 1, 16]), f32s(&[1, 9, 1, 16]));
     let wrong = [
         (AttentionDecode { q: &many, out: &many_out, ..request }, "Sq is 9, needs at most 8"),

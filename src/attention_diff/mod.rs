@@ -160,6 +160,7 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &AttentionDiff<'_>) -> R
     };
     k.expect(OP, "k", &[q.dtype()], &[b, capacity, hkv, 2, d])?;
     v.expect(OP, "v", &[q.dtype()], &[b, capacity, hkv, v.cols()])?;
+    check_heads(hq, hkv)?;
     let k = &k.reshape(&[b, capacity, hkv, 2 * d])?;
     let call = Call { q, sizes: [b, sq, hq, d], d_v: v.cols(), out, difference, scratch };
     call.record(recorder, |recorder, q, out| {
@@ -187,12 +188,21 @@ pub fn record_paged(recorder: &mut Recorder<'_, '_>, request: &AttentionDiffPage
         let want = format!("{}, twice that of the queries", 2 * sizes[3]);
         return Err(Error::shape(OP, "cache's width of keys", cache.shape.d, want));
     }
+    check_heads(sizes[2], cache.shape.kv_heads)?;
     let call = Call { q, sizes, d_v: cache.shape.d_v, out, difference, scratch };
     call.record(recorder, |recorder, q, out| {
         let workspace = scratch.workspace;
         let request = AttentionPaged { q, cache, context, out, options, workspace };
         attention::record_paged(recorder, &request)
     })
+}
+
+/// Attention sees twice as many query heads, of which both of a pair must have the same head of K and V.
+fn check_heads(hq: usize, hkv: usize) -> Result<()> {
+    if hkv == 0 || !hq.is_multiple_of(hkv) {
+        return Err(Error::shape(OP, "q's heads", hq, format!("a multiple of the {hkv} of k and v")));
+    }
+    Ok(())
 }
 
 /// Checks the queries; B, Sq, Hq and D.

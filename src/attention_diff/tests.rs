@@ -115,8 +115,12 @@ fn wrong_calls_name_the_argument() {
         ),
         (AttentionDiff { kv_len: LEN + 1, ..good }, "kv_len = 21"),
         (
+            AttentionDiff { q: &f32s(&[1, 20, 3, 2, 32]), out: &f32s(&[1, 20, 3, 64]), ..good },
+            "attention_diff: q's heads is 3, needs a multiple of the 2 of k and v",
+        ),
+        (
             AttentionDiff { k: &f32s(&[1, 20, 3, 2, 32]), v: &f32s(&[1, 20, 3, 64]), ..good },
-            "number of heads Hkv",
+            "q's heads is 4, needs a multiple of the 3",
         ),
         (options(Options { window: Some(0), ..good.options }), "window = 0"),
         (options(Options { sinks: Some(&f32s(&[HEADS])), ..good.options }), "sinks is [4], needs [8]"),

@@ -2,6 +2,7 @@
 
 use super::bench::rotation;
 use super::compare::{compare_all, dry_run};
+use super::stages::{Finished, Verdict};
 use super::{Coverage, Outcome, State, static_stages};
 use super::{Message, Options, Part, Rows, Stage, audit_items, items, run_case};
 use crate::device::Gpu;
@@ -134,6 +135,28 @@ fn rows_tell_the_failure_and_count_the_cases() {
     assert_eq!((row.cases.total, row.cases.correct, row.cases.failed), (2, 1, 1));
     assert_eq!((row.variants, row.loaded), (5, 2));
     assert!(row.reason.as_deref().is_some_and(|why| why.contains("wrong, first [5]")), "{row:?}");
+}
+
+#[test]
+fn a_case_that_launches_nothing_proves_nothing() {
+    let mut rows = Rows::new(&[&DOUBLE]);
+    let case = |dtype: &str, verdict, loaded| Finished {
+        item: 0,
+        kernel: "double".into(),
+        tier: "base".into(),
+        dtype: dtype.into(),
+        case: "empty".into(),
+        verdict,
+        loaded,
+        perf: None,
+    };
+    let right = || Verdict::Correct { error: 0.0, tolerance: 1e-3 };
+    rows.add(case("f32", right(), vec![]));
+    rows.add(case("f32", Verdict::Skipped("no matrices".into()), vec![]));
+    rows.add(case("f16", right(), vec![]));
+    rows.add(case("f16", right(), vec![7]));
+    let states: Vec<_> = rows.finish().into_iter().map(|row| (row.state, row.cases.correct)).collect();
+    assert_eq!(states, [(State::Unavailable, 1), (State::Correct, 2)]);
 }
 
 /// A bench that rotates binds whole copies of the operands and leaves the operands alone.

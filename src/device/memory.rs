@@ -110,36 +110,37 @@ impl Gpu {
     /// As [`Gpu::alloc`], and [`Error::Shape`] if `data` is not as long as `shape` says.
     pub fn tensor<T: Element>(&self, shape: &[usize], data: &[T]) -> Result<Tensor> {
         let tensor = self.alloc(T::DTYPE, shape)?;
-        self.write(&tensor, data)?;
+        check_write(&tensor, data)?;
+        self.write_bytes(&tensor, bytemuck::cast_slice(data), [0; 4])?;
         Ok(tensor)
     }
 
-    /// Overwrites a tensor.
+    /// Overwrites a tensor, and nothing beside it. An odd number of halves takes a moment more, as copies are of whole words: the half
+    /// that follows is read first.
     ///
     /// # Errors
-    /// [`Error::Shape`] if dtype or length differ.
+    /// [`Error::Shape`] if dtype or length differ, or the buffer is not for copies; what [`Gpu::read`] can give.
     pub fn write<T: Element>(&self, tensor: &Tensor, data: &[T]) -> Result<()> {
-        if tensor.dtype() != T::DTYPE {
-            return Err(Error::shape("write", "data", T::DTYPE, format!("{:?}", tensor.dtype())));
+        check_write(tensor, data)?;
+        tensor.check_device("write", "tensor", self)?;
+        tensor.check_usage("write", wgpu::BufferUsages::COPY_DST)?;
+        let whole = tensor.bytes() / 4 * 4;
+        let mut last = [0; 4];
+        if whole < tensor.bytes() {
+            last.copy_from_slice(&pollster::block_on(self.read_range(&tensor.word_at(whole), 4))?);
         }
-        if tensor.len() != data.len() {
-            return Err(Error::shape("write", "data length", data.len(), tensor.len().to_string()));
-        }
-        self.write_bytes(tensor, bytemuck::cast_slice(data))
+        self.write_bytes(tensor, bytemuck::cast_slice(data), last)
     }
 
-    fn write_bytes(&self, tensor: &Tensor, bytes: &[u8]) -> Result<()> {
-        tensor.check_device("write", "tensor", self)?;
+    /// `last` is what the word holds of which the tensor has a half only.
+    fn write_bytes(&self, tensor: &Tensor, bytes: &[u8], mut last: [u8; 4]) -> Result<()> {
         for (i, chunk) in bytes.chunks(UPLOAD_CHUNK).enumerate() {
             let offset = tensor.offset() + (i * UPLOAD_CHUNK) as u64;
             let whole = chunk.len() / 4 * 4;
             self.0.queue.write_buffer(tensor.buffer(), offset, &chunk[..whole]);
             if whole < chunk.len() {
-                // Copies move whole words; a lone trailing half is padded. Views start at aligned offsets,
-                // so the padding lies in this buffer's own rounding.
-                let mut tail = [0u8; 4];
-                tail[..chunk.len() - whole].copy_from_slice(&chunk[whole..]);
-                self.0.queue.write_buffer(tensor.buffer(), offset + whole as u64, &tail);
+                last[..chunk.len() - whole].copy_from_slice(&chunk[whole..]);
+                self.0.queue.write_buffer(tensor.buffer(), offset + whole as u64, &last);
             }
             if bytes.len() > UPLOAD_CHUNK {
                 self.0.queue.submit([]);
@@ -180,6 +181,7 @@ impl Gpu {
 
     async fn read_range(&self, tensor: &Tensor, len: u64) -> Result<Vec<u8>> {
         tensor.check_device("read", "tensor", self)?;
+        tensor.check_usage("read", wgpu::BufferUsages::COPY_SRC)?;
         let mut readback = Readback::new(self, len)?;
         let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         readback.copy(&mut encoder, tensor, len);
@@ -188,6 +190,16 @@ impl Gpu {
         bytes.truncate(len as usize);
         Ok(bytes)
     }
+}
+
+fn check_write<T: Element>(tensor: &Tensor, data: &[T]) -> Result<()> {
+    if tensor.dtype() != T::DTYPE {
+        return Err(Error::shape("write", "data", T::DTYPE, format!("{:?}", tensor.dtype())));
+    }
+    if tensor.len() != data.len() {
+        return Err(Error::shape("write", "data length", data.len(), tensor.len().to_string()));
+    }
+    Ok(())
 }
 
 /// A staging buffer that is used again and again, for the few bytes that come back at each decode step.
@@ -277,5 +289,33 @@ mod tests {
         // What was handed out stays.
         gpu.write(&larger, &[half::f16::ONE; 8 * 34]).expect("it lives");
         assert_eq!(gpu.read::<half::f16>(&larger).expect("it lives")[8 * 34 - 1], half::f16::ONE);
+    }
+
+    #[test]
+    fn an_odd_number_of_halves_leaves_the_next_one_alone() {
+        let gpu = Gpu::new().expect("an adapter");
+        let [one, two] = [1.0, 2.0].map(half::f16::from_f32);
+        let tensor = gpu.tensor(&[2, 3], &[two; 6]).expect("it is small");
+        gpu.write(&tensor.rows_view(&gpu, 0, 1).expect("it starts there"), &[one; 3]).expect("writes");
+        assert_eq!(gpu.read::<half::f16>(&tensor).expect("reads"), [one, one, one, two, two, two]);
+    }
+
+    #[test]
+    fn buffers_that_are_not_for_copies_are_refused() {
+        let gpu = Gpu::new().expect("an adapter");
+        let of = |size, usage| {
+            let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
+            Tensor::from_buffer(&gpu, gpu.device().create_buffer(&descriptor), 0, DType::F16, &[3])
+        };
+        let refused = |result: Result<()>, what: &str| {
+            let error = result.expect_err(what).to_string();
+            assert!(error.contains(what), "{error}");
+        };
+        let storage = wgpu::BufferUsages::STORAGE;
+        let tensor = of(8, storage).expect("for kernels it is enough");
+        refused(gpu.write(&tensor, &[half::f16::ONE; 3]), "COPY_DST");
+        refused(gpu.read::<half::f16>(&tensor).map(drop), "COPY_SRC");
+        refused(of(8, wgpu::BufferUsages::COPY_SRC).map(drop), "STORAGE");
+        refused(of(6, storage).map(drop), "inside the buffer");
     }
 }

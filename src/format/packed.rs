@@ -235,6 +235,9 @@ impl PackedMatrix {
 
     /// The scale of a group, with the tensor scale; 0 outside the matrix and for dense formats.
     pub fn scale(&self, row: usize, group: usize) -> f32 {
+        if row >= self.n || group >= self.groups() {
+            return 0.0;
+        }
         let index = row * self.groups() + group;
         match self.scale_bytes.get(index) {
             Some(&byte) => {

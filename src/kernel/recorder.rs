@@ -189,9 +189,12 @@ impl<'p, 'e> Recorder<'p, 'e> {
     /// Whether a kernel can be given these.
     pub(crate) fn check(&self, spec: &KernelSpec, binds: &[Bind<'_>]) -> Result<()> {
         debug_assert_eq!(binds.len(), spec.bindings.len(), "{}", spec.name);
-        // Last first: stand-ins for absent arguments come before the tensor that they borrow.
-        for (bind, binding) in binds.iter().zip(spec.bindings).rev() {
-            bind.check_device(spec.name, binding.name, &self.gpu)?;
+        if let Some(foreign) = binds.iter().find(|bind| !bind.is_of(&self.gpu)) {
+            // Absent arguments borrow another's tensor, so it may have several names.
+            let names =
+                binds.iter().zip(spec.bindings).filter(|(bind, _)| bind.storage.id == foreign.storage.id);
+            let names: Vec<_> = names.map(|(_, binding)| binding.name).collect();
+            return foreign.check_device(spec.name, &names.join(" or "), &self.gpu);
         }
         for (i, (bind, binding)) in binds.iter().zip(spec.bindings).enumerate() {
             let max = self.gpu.caps().max_binding;
@@ -208,6 +211,15 @@ impl<'p, 'e> Recorder<'p, 'e> {
             if let (Access::ReadWrite, Some((_, (_, other)))) = (binding.access, clash) {
                 let what = format!("{} and {}", binding.name, other.name);
                 return Err(Error::shape(spec.name, what, "one buffer", "two: one is read, one is written"));
+            }
+            // The same range is an absent argument's.
+            let written = binds.iter().zip(spec.bindings).skip(i + 1).find(|(other, b)| {
+                let same = (other.offset(), other.bytes()) == (bind.offset(), bind.bytes());
+                b.access == Access::ReadWrite && other.overlaps(bind) && !same
+            });
+            if let (Access::ReadWrite, Some((_, other))) = (binding.access, written) {
+                let what = format!("{} and {}", binding.name, other.name);
+                return Err(Error::shape(spec.name, what, "memory in common", "apart, as both are written"));
             }
         }
         Ok(())

@@ -157,7 +157,8 @@ impl KvCache {
         let CacheShape { layers, pool, context, sequences, tokens } = shape;
         let layers = (0..layers).map(|_| KvBlocks::new(gpu, format, pool)).collect::<Result<Vec<_>>>()?;
         // A layerless cache has not been checked.
-        let block = pool.block.max(1);
+        let pool = KvShape { block: pool.block.max(1), ..pool };
+        let block = pool.block;
         let blocks = index32(OP, "number of blocks", pool.blocks)?;
         index32(OP, "rows of all blocks", pool.blocks.saturating_mul(block))?;
         // Positions are signed in shaders.
@@ -169,7 +170,7 @@ impl KvCache {
         let make = |shape: &[usize]| gpu.alloc(DType::U32, shape);
         Ok(KvCache {
             gpu: gpu.clone(),
-            shape,
+            shape: CacheShape { pool, ..shape },
             layers,
             pages: Pages::new(blocks, block, context),
             table: make(&[sequences, columns])?,
@@ -326,10 +327,12 @@ impl KvCache {
         v: &Tensor,
     ) -> Result<()> {
         let cache = self.of_step(layer, step)?;
-        if let Some(pairs) = &step.copies {
+        let rows = KvWrite { k, v, slots: &step.slots, cache };
+        let Some(pairs) = &step.copies else { return record(recorder, &rows) };
+        recorder.all_or_nothing(|recorder| {
             record_copy(recorder, &KvCopy { pairs, cache })?;
-        }
-        record(recorder, &KvWrite { k, v, slots: &step.slots, cache })
+            record(recorder, &rows)
+        })
     }
 
     /// Records, for a layer, that of the new rows of a step those of accepted drafts come first: `path`, U32 \[sequences,
@@ -375,7 +378,7 @@ impl KvCache {
         Ok(Swapped { format, layers, pool: self.shape.pool, rows, words })
     }
 
-    /// Brings a sequence back, into whatever blocks are free; its name is a new one.
+    /// Brings a sequence back, into whatever blocks are free; its name is a new one. Steps of before can no longer be written.
     ///
     /// # Errors
     /// [`Error::CacheFull`] if there are too few, [`Error::Value`] for one of a cache of another format or shape (only
@@ -393,6 +396,8 @@ impl KvCache {
                 format!("{want:?}"),
             ));
         }
+        // It may get blocks that a step has rows of, as its sequences were freed since.
+        self.steps += 1;
         let sequence = self.pages.add();
         let brought = self.pages.append(&[(sequence, rows)]).and_then(|_| {
             let blocks = self.pages.blocks(sequence)?;

@@ -62,7 +62,7 @@ pub struct KvCopy<'a> {
 pub fn record_copy(recorder: &mut Recorder<'_, '_>, request: &KvCopy<'_>) -> Result<()> {
     let kernel = KV_COPY.name;
     let KvCopy { pairs, cache } = *request;
-    cache.check(kernel)?;
+    cache.check_written(kernel)?;
     let count = pairs.rows();
     pairs.expect(kernel, "pairs", &[DType::U32], &[count, 2])?;
     if cache.shape.blocks == 0 {

@@ -134,6 +134,26 @@ pub struct KvShape {
 }
 
 impl KvShape {
+    /// What all memory of a cache depends on.
+    fn check(self, op: &'static str, format: KvFormat) -> Result<()> {
+        let KvShape { blocks, kv_heads, block, d, d_v } = self;
+        for (what, n) in [("d", d), ("d_v", d_v)] {
+            if n == 0 || n % 8 != 0 || n > 256 {
+                return Err(Error::shape(op, what, n, "a multiple of 8 from 8 to 256"));
+            }
+        }
+        if block == 0 || block % 8 != 0 {
+            return Err(Error::shape(op, "block", block, "a multiple of 8"));
+        }
+        if kv_heads == 0 {
+            return Err(Error::shape(op, "kv_heads", kv_heads, "at least 1"));
+        }
+        let rows = blocks.checked_mul(kv_heads).and_then(|n| n.checked_mul(block)).unwrap_or(usize::MAX);
+        // Rows have at least one word, so rows and words alike fit an index.
+        let widest = rows.saturating_mul(format.row_words(d.max(d_v)));
+        index32(op, "words of K or V", widest).map(drop)
+    }
+
     /// Words of K, of V and of scales of a block.
     pub(crate) fn block_words(self, format: KvFormat) -> [usize; 3] {
         let rows = self.kv_heads * self.block;
@@ -172,23 +192,8 @@ impl KvBlocks {
     /// # Ok::<(), wgmarlin::Error>(())
     /// ```
     pub fn new(gpu: &Gpu, format: KvFormat, shape: KvShape) -> Result<KvBlocks> {
-        const OP: &str = "KvBlocks";
+        shape.check("KvBlocks", format)?;
         let KvShape { blocks, kv_heads, block, d, d_v } = shape;
-        for (what, n) in [("d", d), ("d_v", d_v)] {
-            if n == 0 || n % 8 != 0 || n > 256 {
-                return Err(Error::shape(OP, what, n, "a multiple of 8 from 8 to 256"));
-            }
-        }
-        if block == 0 || block % 8 != 0 {
-            return Err(Error::shape(OP, "block", block, "a multiple of 8"));
-        }
-        if kv_heads == 0 {
-            return Err(Error::shape(OP, "kv_heads", kv_heads, "at least 1"));
-        }
-        let rows = blocks.checked_mul(kv_heads).and_then(|n| n.checked_mul(block)).unwrap_or(usize::MAX);
-        // Rows have at least one word, so rows and words alike fit an index.
-        let widest = rows.saturating_mul(format.row_words(d.max(d_v)));
-        index32(OP, "words of K or V", widest)?;
         let make = |words| gpu.alloc(DType::U32, &[blocks, kv_heads, block, words]);
         let scaled = if format.quantised() { blocks } else { 0 };
         Ok(KvBlocks {
@@ -207,12 +212,23 @@ impl KvBlocks {
 
     /// Checks the public fields against each other.
     pub(crate) fn check(&self, kernel: &'static str) -> Result<()> {
+        self.shape.check(kernel, self.format)?;
         let KvShape { blocks, kv_heads, block, d, d_v } = self.shape;
         let rows = |words| [blocks, kv_heads, block, words];
         self.k.expect(kernel, "cache's k", &[DType::U32], &rows(self.format.row_words(d)))?;
         self.v.expect(kernel, "cache's v", &[DType::U32], &rows(self.format.row_words(d_v)))?;
         let scaled = if self.format.quantised() { blocks } else { 0 };
         self.scales.expect(kernel, "cache's scales", &[DType::U32], &[scaled, kv_heads, block])
+    }
+
+    /// Likewise, of a cache that is written.
+    pub(crate) fn check_written(&self, kernel: &'static str) -> Result<()> {
+        self.check(kernel)?;
+        let [k, v, scales] = [&self.k, &self.v, &self.scales];
+        if k.overlaps(v) || k.overlaps(scales) || v.overlaps(scales) {
+            return Err(Error::shape(kernel, "cache's k, v and scales", "memory in common", "apart"));
+        }
+        Ok(())
     }
 }
 
@@ -311,7 +327,7 @@ pub fn record(recorder: &mut Recorder<'_, '_>, request: &KvWrite<'_>) -> Result<
     let kernel = KV_WRITE.name;
     let KvWrite { k, v, slots, cache } = *request;
     let KvShape { blocks, kv_heads, block, d, d_v } = cache.shape;
-    cache.check(kernel)?;
+    cache.check_written(kernel)?;
     let tokens = slots.len();
     k.expect(kernel, "k", &[DType::F32, DType::F16], &[tokens, kv_heads, d])?;
     v.expect(kernel, "v", &[k.dtype()], &[tokens, kv_heads, d_v])?;

@@ -72,7 +72,7 @@ pub fn record_move(recorder: &mut Recorder<'_, '_>, request: &KvMove<'_>) -> Res
     let kernel = KV_MOVE.name;
     let KvMove { path, context, cache } = *request;
     let KvShape { blocks, kv_heads, block, d, d_v } = cache.shape;
-    cache.check(kernel)?;
+    cache.check_written(kernel)?;
     path.expect(kernel, "path", &[DType::U32], path.shape())?;
     let &[b, nodes] = path.shape() else {
         return Err(Error::shape(kernel, "path", path.shape(), "[B, nodes]"));

@@ -15,7 +15,15 @@ fn wrong_calls_are_named() {
     gpu.run(|r| record(r, &good)).expect("a right call");
     let half = make(DType::F16, &[3, 2, 8]);
     let other = KvBlocks { format: KvFormat::Fp4, ..cache.clone() };
+    // The fields are public.
+    let of = |shape| KvBlocks { shape, ..cache.clone() };
+    let (headless, odd) = (of(KvShape { kv_heads: 0, ..shape }), of(KvShape { d_v: 12, ..shape }));
+    let square = KvBlocks::new(&gpu, KvFormat::Int8, KvShape { d: 8, ..shape }).expect("fits");
+    let twice = KvBlocks { v: square.k.clone(), ..square };
     let wrong = [
+        (KvWrite { cache: &headless, ..good }, "kv_heads is 0"),
+        (KvWrite { cache: &odd, ..good }, "d_v is 12"),
+        (KvWrite { k: &v, cache: &twice, ..good }, "cache's k, v and scales is \"memory in common\""),
         (KvWrite { k: &v, ..good }, "k is [3, 2, 8], needs [3, 2, 16]"),
         (KvWrite { k: &slots, ..good }, "k's dtype is U32"),
         (KvWrite { v: &k, ..good }, "v is [3, 2, 16], needs [3, 2, 8]"),

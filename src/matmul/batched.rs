@@ -32,15 +32,18 @@ pub struct Batched<'a> {
 }
 
 impl<'a> Batched<'a> {
-    /// Plain products of \[B, M, K\] or, for all batches, \[M, K\] and of \[B, N, K\] or \[N, K\] (\[B, K, N\] or \[K, N\]).
+    /// Plain products of \[B, M, K\] or, for all batches, \[M, K\] and of \[B, N, K\] or \[N, K\] (\[B, K, N\] or \[K, N\]). Where
+    /// batches of `a` or `w` have more rows than these, the first are taken.
     pub fn new(a: &'a Tensor, w: &'a Tensor, layout: Layout, out: &'a Tensor) -> Self {
         let (k, n) = (a.cols(), out.cols());
         let m = out.shape().get(1).copied().unwrap_or(0);
         let w_rows = if layout == Layout::Nk { n } else { k };
         // One batch alone serves all.
-        let stride = |rows: usize, tensor: &Tensor| match tensor.rows() > rows {
-            true => rows.saturating_mul(tensor.cols()),
-            false => 0,
+        let stride = |rows: usize, tensor: &Tensor| match *tensor.shape() {
+            [1, _, _] => 0,
+            [_, rows, cols] => rows * cols,
+            _ if tensor.rows() > rows => rows.saturating_mul(tensor.cols()),
+            _ => 0,
         };
         Batched {
             a,
@@ -93,6 +96,13 @@ pub fn record_batched(recorder: &mut Recorder<'_, '_>, request: &Batched<'_>) ->
         return Err(Error::shape(KERNEL, "w's columns", w.cols(), format!("{w_cols}, of {layout:?}")));
     }
     for (what, tensor, stride, rows) in [("a", a, a_stride, m), ("w", w, w_stride, w_rows)] {
+        if let &[of, own_rows, cols] = tensor.shape()
+            && (own_rows < rows || of != 1 && of < batches)
+            && (stride == 0 || stride == own_rows * cols)
+        {
+            let want = format!("[{batches} or 1, {rows}, {cols}] at least");
+            return Err(Error::shape(KERNEL, what, tensor.shape(), want));
+        }
         let one = rows.checked_mul(tensor.cols());
         let end = batches.saturating_sub(1).checked_mul(stride).and_then(|at| at.checked_add(one?));
         if batches > 0 && end.is_none_or(|end| end > tensor.len()) {

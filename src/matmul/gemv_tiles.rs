@@ -163,7 +163,8 @@ impl GemvFragments {
     pub const BLOCKS: u32 = 4;
     /// Tiles of a workgroup, at most.
     pub const MOST_TILES: u32 = 8;
-    /// Rows of different lengths find one that leaves few blocks empty; more than these do not fit workgroup memory.
+    /// Rows of different lengths find one that leaves few blocks empty. 16 are those on matrices whose registers a compute unit has
+    /// room for at once (see [`GemvFragments::groups`]); of workgroup memory 48 KiB would hold 18.
     const SUBGROUPS: [u32; 10] = [4, 5, 6, 7, 8, 10, 11, 12, 14, 16];
 
     pub fn formats() -> [Format; 4] {

@@ -1,7 +1,8 @@
 //! Products with weight matrices: out = epilogue(a · Wᵀ), with W dense or quantised.
 //!
-//! [`record`] picks the kernel by the number of rows M of the activations: `qgemv` up to 8 (every weight is read
-//! once), then the tiled `gemm` (dense formats) or `qgemm` (quantised formats).
+//! [`record`] picks the kernel by the number of rows M of the activations: `qgemv` for few (every weight is read once), then the
+//! tiled `gemm` (dense formats) or `qgemm` (quantised formats). Few are up to 8; of quantised formats, with activations in f16 or
+//! bf16 and no norm, up to 4 beside matrices of side 16 and 32 lanes, and up to 2 (FP4, INT4: 1) at the `Spirv` tier.
 //!
 //! Accumulation is in f32 on every tier. The `Coop` tier rounds dequantised weights to f16, the others do not. It also takes
 //! activations in bf16, and both operands of a batch, as f16: those past ±65504 as ±65504, those below 6·10⁻⁵ with fewer bits.
@@ -140,12 +141,12 @@ impl<'a> Linear<'a> {
 /// let gpu = Gpu::new()?;
 /// let (n, k) = (64, 128);
 /// let packed =
-///     PackedMatrix::quantise(&vec![0.5; n * k], n, k, Format::Fp4, Group::Size(32), ScaleSearch::Mse)?;
+///     PackedMatrix::quantise(&vec![0.75; n * k], n, k, Format::Fp4, Group::Size(32), ScaleSearch::Mse)?;
 /// let weight = Weight::upload(&gpu, &packed)?;
 /// let a = gpu.tensor(&[1, k], &vec![1.0f32; k])?;
 /// let out = gpu.alloc(DType::F32, &[1, n])?;
 /// gpu.run(|r| matmul::record(r, &Linear::new(&a, &weight, &out)))?;
-/// assert_eq!(gpu.read::<f32>(&out)?[0], 64.0);
+/// assert_eq!(gpu.read::<f32>(&out)?[0], 96.0);
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Linear<'_>) -> Result<()> {

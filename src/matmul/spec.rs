@@ -1,4 +1,4 @@
-//! Declarations, specialisations and tiles of the matrix kernels.
+//! Declarations and specialisations of the matrix kernels. Their tiles are in `tiles.rs` and `gemv_tiles.rs`.
 
 use std::collections::HashSet;
 
@@ -79,6 +79,7 @@ pub static QGEMV: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "matmul/gemv.wgsl", || gemv_variants(Tier::Base, false)),
         tier!(Subgroup, "matmul/gemv_subgroup.wgsl", || gemv_variants(Tier::Subgroup, false)),
+        // Its variants with BYTES are `wgsl/common/gemv_bytes.wgsl`, without matrices.
         tier!(Spirv, "matmul/gemv_fragments.wgsl", || gemv_fragment_variants(false)),
         tier!(Msl, "matmul/gemv.metal", || gemv_variants(Tier::Msl, false)),
     ],
@@ -474,7 +475,7 @@ pub(super) fn coop_variants(formats: &[Format], pair: bool) -> Vec<Variant> {
     unique(all)
 }
 
-/// Of the Spirv tier, which takes quantised weights, few rows, and such as need not be loaded element by element.
+/// Of the Spirv tier, which takes quantised weights and any number of rows, but none that must be loaded element by element.
 pub(super) fn fragment_variants(pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
     let small = |traits: Traits| {

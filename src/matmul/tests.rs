@@ -214,19 +214,25 @@ fn wrong_batches_name_the_argument() -> Result<()> {
     assert_eq!(message(run(good)), "accepted");
     let ints = gpu.alloc(DType::U32, &[3, 5, 8])?;
     expect(run(Batched { a: &ints, ..good }), "gemm_batched: a's dtype is U32");
+    let plain = |[a, w, out]: [&[usize]; 3]| run(Batched::new(&f32s(a)?, &f32s(w)?, Layout::Nk, &f32s(out)?));
+    let want = "gemm_batched: a is [2, 2, 8], needs [2 or 1, 3, 8]";
+    expect(plain([&[2, 2, 8], &[4, 8], &[2, 3, 4]]), want);
+    expect(plain([&[3, 8], &[2, 4, 8], &[3, 1, 4]]), "gemm_batched: w is [2, 4, 8], needs [3 or 1, 4, 8]");
     expect(run(Batched { w: &ints, ..good }), "w's dtype is U32");
     expect(run(Batched { out: &ints, ..good }), "out's dtype is U32");
     expect(run(Batched { out: &f32s(&[15, 6])?, ..good }), "out is [15, 6], needs [B, M, N]");
     expect(run(Batched { w: &f32s(&[3, 6, 7])?, ..good }), "w's columns is 7, needs 8");
     expect(run(Batched { layout: Layout::Kn, ..good }), "w's columns is 8, needs 6");
-    expect(run(Batched { out: &f32s(&[4, 5, 6])?, ..good }), "a's elements is 120, needs at least");
+    expect(run(Batched { out: &f32s(&[4, 5, 6])?, ..good }), "a is [3, 5, 8], needs [4 or 1, 5, 8]");
     expect(
         run(Batched { a_stride: 41, ..good }),
         "a's elements is 120, needs at least (B − 1) · a_stride + 5 · 8",
     );
     expect(run(Batched { w_stride: 49, ..good }), "w's elements is 144");
     expect(run(Batched { w_stride: usize::MAX, ..good }), "w's elements is 144");
-    expect(run(Batched { out: &f32s(&[3, 6, 6])?, a_stride: 40, ..good }), "a's elements is 120");
+    expect(run(Batched { out: &f32s(&[3, 6, 6])?, ..good }), "a is [3, 5, 8], needs [3 or 1, 6, 8]");
+    let flat = a.reshape(&[15, 8])?;
+    expect(run(Batched { a: &flat, out: &f32s(&[3, 6, 6])?, ..good }), "a's elements is 120");
     for shape in [&[5][..], &[3, 5], &[1, 6], &[3, 1, 6]] {
         expect(run(Batched { bias: Some(&f32s(shape)?), ..good }), "bias is [");
     }
@@ -240,6 +246,13 @@ fn wrong_batches_name_the_argument() -> Result<()> {
     expect(run(Batched { w: &wide, out: &odd, w_stride: 56, ..good }), "out's columns is 7, needs an even");
     let foreign = self::gpu().alloc(DType::F32, &[3, 5, 8])?;
     expect(run(Batched { a: &foreign, ..good }), "a lives on another device");
+    // Of more rows the first of each batch are taken.
+    let [a, w, out] = [&[2usize, 3, 8][..], &[1, 8], &[2, 2, 1]].map(f32s);
+    let (a, w, out) = (a?, w?, out?);
+    gpu.write(&a, &[0.0f32, 1.0, 9.0, 3.0, 4.0, 9.0].map(|x| [x; 8]).concat())?;
+    gpu.write(&w, &[1.0f32; 8])?;
+    run(Batched::new(&a, &w, Layout::Nk, &out))?;
+    assert_eq!(gpu.read::<f32>(&out)?, [0.0, 8.0, 24.0, 32.0]);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Declaration and cases of `rms_norm`.
+//! Declarations and cases of `rms_norm` and `layer_norm`.
 
 use super::{LayerNorm, RmsNorm, cpu, record, record_layer};
 use crate::kernel::{

@@ -71,11 +71,11 @@ const FLOATS: &[DType] = &[DType::F32, DType::F16];
 ///     search: ScaleSearch::Mse,
 ///     importance: None,
 /// };
-/// let weight = SparseWeight::upload(&gpu, &SparseMatrix::from_dense(&vec![0.5; n * k], n, k, &how)?)?;
+/// let weight = SparseWeight::upload(&gpu, &SparseMatrix::from_dense(&vec![0.75; n * k], n, k, &how)?)?;
 /// let a = gpu.tensor(&[1, k], &vec![1.0f32; k])?;
 /// let out = gpu.alloc(DType::F32, &[1, n])?;
 /// gpu.run(|r| sparse::record(r, &SparseLinear::new(&a, &weight, &out)))?;
-/// assert_eq!(gpu.read::<f32>(&out)?[0], 32.0); // half of the weights are left
+/// assert_eq!(gpu.read::<f32>(&out)?[0], 48.0); // half of the weights are left
 /// # Ok::<(), wgmarlin::Error>(())
 /// ```
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &SparseLinear<'_>) -> Result<()> {

@@ -1,8 +1,8 @@
 // out[1,N] = epilogue(a[1,K] · w[N,K]ᵀ) of integer codes, four at once as bytes (dot4I8Packed), in workgroups that stay. Not on matrices, which
 // take bytes one by one and want them together again (docs/performance.md), but the rest of this tier suits it: 32 lanes, loops that stay
 // loops. Each lane has a packet of every row, and so always the same columns of a: it makes them integers of two digits (common/digits.wgsl)
-// once, in a unit of their own. A subgroup takes STEP rows of w at a time, loaded a step ahead; few, so that registers leave room for many
-// subgroups on a core, which hide each other's loads. Sums of all steps meet at the end.
+// once, in a unit of their own. The workgroup takes STEP rows of w at a time, loaded a step ahead, each subgroup 32 packets of each; few
+// rows, so that registers leave room for many subgroups on a core, which hide each other's loads. Sums of all steps meet at the end.
 enable f16;
 //!include "common/grid.wgsl"
 //!include "common/lane.wgsl"

@@ -1,11 +1,12 @@
+// With BYTES this file is common/gemv_bytes.wgsl and has no matrices. Without:
 // out[1,N] = epilogue(a[1,K] · w[N,K]ᵀ) on cooperative matrices of what each thread holds (common/fragment.wgsl): a code is no more than masked,
 // as its bits are the half that matrices take. A tile is 16 rows of w. Four neighbouring lanes hold four neighbouring packets of a row, in A.
 // B has a column for each packet, with zeros where it meets the others, so that sums under different scales stay apart: eight
 // columns for the eight packets of a block, of which two matrices A hold four each. Where one of these meets the columns of the
 // other, what comes out is not used.
-// A subgroup has EACH blocks of every tile, always the same columns of a, whose loads the compiler issues a block ahead: earlier ones, that
-// it cannot delay, were slower. Workgroups stay: each takes every so many-th tile, at most MOST_TILES, and brings their sums
-// together at the end. BYTES: another way, of integers.
+// A subgroup has EACH blocks of every tile, always of the same columns of a. The compiler issues loads of w a block ahead: earlier ones,
+// that it cannot delay, were slower. Workgroups stay: each takes every so many-th tile, at most MOST_TILES, and brings their sums
+// together at the end.
 #if BYTES
 //!include "common/gemv_bytes.wgsl"
 #else
