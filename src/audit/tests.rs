@@ -1,6 +1,6 @@
 //! Proves that the audit's nets catch something: one small kernel with a choice of faults.
 
-use super::bench::rotation;
+use super::bench::{measure_case, rotation};
 use super::compare::{compare_all, dry_run};
 use super::stages::{Finished, Verdict};
 use super::{Coverage, Outcome, State, static_stages};
@@ -157,6 +157,13 @@ fn a_case_that_launches_nothing_proves_nothing() {
     rows.add(case("f16", right(), vec![7]));
     let states: Vec<_> = rows.finish().into_iter().map(|row| (row.state, row.cases.correct)).collect();
     assert_eq!(states, [(State::Unavailable, 1), (State::Correct, 2)]);
+}
+
+#[test]
+fn cases_are_timed() {
+    let gpu = Gpu::new().expect("an adapter");
+    let timing = measure_case(&gpu, Some(Tier::Base), &case_of(70_000, "none", Rule::Exact)).expect("runs");
+    assert!(timing.seconds > 0.0, "{timing:?}");
 }
 
 /// A bench that rotates binds whole copies of the operands and leaves the operands alone.

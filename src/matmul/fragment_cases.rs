@@ -23,8 +23,9 @@ const SHAPES: [(Format, Group, usize, usize); 8] = [
 
 /// The same for integers as bytes (`wgsl/common/gemv_bytes.wgsl`), which many rows of w take: steps that are not full, the fewest rows
 /// and the shortest, all groups, padded rows.
-const BYTES_SHAPES: [(Format, Group, usize, usize); 6] = [
+const BYTES_SHAPES: [(Format, Group, usize, usize); 7] = [
     (Format::Int4, Group::Size(128), 8001, 4224),
+    (Format::Int3, Group::Size(32), 8010, 3136),
     (Format::Int3, Group::Size(64), 8006, 3136),
     (Format::Int2, Group::Size(128), 8000, 3200),
     (Format::Int2, Group::WholeK, 8002, 3080),
@@ -33,7 +34,7 @@ const BYTES_SHAPES: [(Format, Group, usize, usize); 6] = [
 ];
 
 fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, usize)) -> Spec {
-    let level = if group == Group::Size(32) { Level::Quick } else { Level::Full };
+    let level = if group == Group::Size(32) && n < 8000 { Level::Quick } else { Level::Full };
     Spec { group, ..Spec::new(spec, level, format, DType::F16, (1, n, k)) }
 }
 
@@ -66,6 +67,7 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     let bytes = new(spec, BYTES_SHAPES[0]);
     let scaled = |scale| Spec { scales: Some(scale), dtypes: (DType::F16, DType::F32), ..bytes };
     all.extend([f16::MAX, f16::from_bits(1)].map(scaled));
+    all.push(Spec { dtypes: (DType::F16, DType::Bf16), shape: (1, 8002, 4224), ..bytes });
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 23, ..bytes });
     all.extend([longest, most]);
     all
