@@ -153,7 +153,7 @@ impl Gpu {
     /// Reads a tensor back, blocking.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `T` is not the tensor's dtype, [`Error::DeviceLost`].
+    /// [`Error::Shape`] if `T` is not the tensor's dtype or the buffer is not for copies, [`Error::DeviceLost`].
     pub fn read<T: Element>(&self, tensor: &Tensor) -> Result<Vec<T>> {
         pollster::block_on(self.read_async(tensor))
     }
