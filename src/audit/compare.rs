@@ -153,6 +153,9 @@ fn compare(gpu: &Gpu, check: &Check) -> Result<(f64, f64, Option<String>)> {
     if let (true, Some(at)) = (guarded, guard) {
         return Ok((f64::NAN, tolerance, Some(format!("wrote past the end, {at} bytes behind it"))));
     }
+    if guarded && let Some(why) = strays(check, &bytes[..used], &want) {
+        return Ok((f64::NAN, tolerance, Some(why)));
+    }
     let first_bad = |bad: &dyn Fn(f64, f64) -> bool| {
         let at = got.iter().zip(&want).position(|(&g, &w)| bad(g, w))?;
         let count = got.iter().zip(&want).filter(|(g, w)| bad(**g, **w)).count();
@@ -179,6 +182,21 @@ fn compare(gpu: &Gpu, check: &Check) -> Result<(f64, f64, Option<String>)> {
             Ok((error, bound, why))
         }
     }
+}
+
+/// What is wrong with elements of a poisoned output that the twin does not give: one that was not to be written, or one that was and is not.
+fn strays(check: &Check, bytes: &[u8], want: &[f64]) -> Option<String> {
+    let (written, size) = (&check.written, check.output.dtype().size());
+    let poisoned = |i: &usize| bytes[i * size..][..size].iter().all(|&b| b == POISON);
+    let place = |i| unflatten(i, check.output.shape());
+    let outside = (0..written.start).chain(written.end..check.output.len());
+    if let Some(at) = outside.into_iter().find(|i| !poisoned(i)) {
+        return Some(format!("wrote {:?}, which it was not to write", place(at)));
+    }
+    // Any bits may be an exact result, and not a number one that is none.
+    let telling = check.rule != Rule::Exact && want.iter().all(|w| w.is_finite());
+    let at = check.at.as_ref().filter(|_| telling).and_then(|_| written.clone().find(|i| poisoned(i)))?;
+    Some(format!("not written: {:?}", place(at)))
 }
 
 fn decode(tensor: &Tensor, bytes: &[u8]) -> Vec<f64> {

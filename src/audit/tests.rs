@@ -113,6 +113,27 @@ fn faults_are_caught_and_named() {
     }
 }
 
+/// Of 99 elements the last is not written, and the twin gives the first only.
+#[test]
+fn elements_that_the_twin_leaves_out_are_looked_at() {
+    let gpu = Gpu::new().expect("an adapter");
+    let complaint = |fault, written| {
+        let mut prepared = (case(fault, Rule::Normalised(1e-3)).prepare)(&gpu, 1).expect("operands");
+        let check = prepared.checks.remove(0);
+        let check = Check { want: Box::new(|| vec![0.0]), ..check }.at(vec![0]).written(written);
+        prepared.checks.push(check);
+        gpu.run(|r| prepared.launches.iter().try_for_each(|launch| launch(r))).expect("runs");
+        match compare_all(&gpu, &prepared).expect("the device stays") {
+            Outcome::Wrong { why, .. } => why,
+            other => format!("{other:?}"),
+        }
+    };
+    assert!(complaint("none", 0..99).contains("Correct"));
+    assert!(complaint("skips", 0..98).contains("Correct"));
+    assert!(complaint("skips", 0..99).contains("not written: [98]"));
+    assert!(complaint("none", 0..98).contains("wrote [98], which it was not to write"));
+}
+
 #[test]
 fn undeclared_variants_are_caught() {
     assert!(complaint("syntax", Rule::Exact).contains("not among the tier's declared variants"));

@@ -1,5 +1,7 @@
 //! Cases: one declaration serves the tests, the audit and the benches.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::recorder::Recorder;
@@ -85,6 +87,8 @@ pub struct Check {
     pub rule: Rule,
     /// The flat indices that `want` gives; all elements if `None`. Real shapes are checked at some thousand places.
     pub at: Option<Vec<usize>>,
+    /// The flat indices that the launch writes. Of a poisoned output all others must stay so and, where `at` is some of these, none may.
+    pub written: Range<usize>,
 }
 
 impl Check {
@@ -94,7 +98,13 @@ impl Check {
         rule: Rule,
         want: impl Fn() -> Vec<f64> + 'static,
     ) -> Check {
-        Check { name, output: output.clone(), want: Box::new(want), rule, at: None }
+        Check { name, output: output.clone(), want: Box::new(want), rule, at: None, written: 0..output.len() }
+    }
+
+    /// What lies outside of these elements must stay as it was.
+    pub fn written(mut self, written: Range<usize>) -> Check {
+        self.written = written;
+        self
     }
 
     /// Compares the elements at the flat indices `at` only.

@@ -73,7 +73,10 @@ pub(super) struct Walk {
 impl Walk {
     pub fn new(gpu: &Gpu, b: usize, nodes: usize) -> Result<Walk> {
         let make = |shape: &[usize]| gpu.output(DType::U32, shape);
-        Ok(Walk { path: make(&[b, nodes])?, accepted: make(&[b])?, next: make(&[b])? })
+        let path = make(&[b, nodes])?;
+        // Poison would look like the padding.
+        gpu.write(&path, &vec![7u32; b * nodes])?;
+        Ok(Walk { path, accepted: make(&[b])?, next: make(&[b])? })
     }
 
     pub fn checks(&self, twin: Vec<Accepted>) -> Vec<Check> {
