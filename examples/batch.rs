@@ -147,11 +147,11 @@ fn run(args: &Args) -> Result<bool> {
     let path = args.model.join("config.json");
     let description = Description::parse(&read_text(&path)?).map_err(|e| Error::file(&path, e))?;
     let text = Text::open(&args.model)?;
-    let beginning = text.encode(BEGINNING, description.vocab)?;
+    let beginning = text.encode(BEGINNING, true, description.vocab)?;
     let mut runs = (0..args.sequences as usize)
         .map(|n| {
             let (opening, subject) = (OPENINGS[n % 8], SUBJECTS[n / 8 % 8]);
-            let prompt = text.encode(&format!("{opening} {subject}"), description.vocab)?;
+            let prompt = text.encode(&format!("{opening} {subject}"), false, description.vocab)?;
             let (most, spread) = (args.max_new as usize, n * 7 % (args.max_new as usize / 2 + 1));
             Ok(Run { prompt, limit: most - spread, sequence: None, fed: 0, new: Vec::new() })
         })

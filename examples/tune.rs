@@ -46,6 +46,9 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<bool, Failure> {
     let mut right = true;
     for dir in std::iter::once(None).chain(cli.shaders.iter().map(Some)) {
+        if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+            return Err(format!("{} is not a folder", dir.display()).into());
+        }
         shaders_from(dir.cloned());
         let gpu = Gpu::new()?; // without the pipelines of the last
         if dir.is_none() {
@@ -61,7 +64,7 @@ fn run(cli: &Cli) -> Result<bool, Failure> {
 }
 
 fn kernel_cases(cli: &Cli, gpu: &Gpu, spec: &KernelSpec, shaders: &str) -> Result<bool, Failure> {
-    let mut right = true;
+    let (mut right, mut any) = (true, false);
     for case in (spec.cases)() {
         let named = if cli.case.is_empty() {
             case.level == wgmarlin::kernel::Level::Perf
@@ -71,6 +74,7 @@ fn kernel_cases(cli: &Cli, gpu: &Gpu, spec: &KernelSpec, shaders: &str) -> Resul
         if !named || case.dtype != cli.dtype {
             continue;
         }
+        any = true;
         let verdict = if cli.unchecked {
             "not compared".to_string()
         } else {
@@ -99,6 +103,9 @@ fn kernel_cases(cli: &Cli, gpu: &Gpu, spec: &KernelSpec, shaders: &str) -> Resul
             Err(error) => format!("not timed: {error}"),
         };
         println!("{shaders}: {} {} {}: {time}; {verdict}", spec.name, cli.tier.name(), case.label);
+    }
+    if !any {
+        return Err(format!("{} has no such case of {}", spec.name, cli.dtype).into());
     }
     Ok(right)
 }

@@ -180,7 +180,7 @@ fn child(cli: &Cli, part: Part) -> Result<bool, Failure> {
         best: cli.best,
         serial: cli.serial,
         copy_bandwidth: cli.copy_bandwidth,
-        deadline: cli.budget.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        deadline: cli.budget.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
     };
     let &[from, to] = &cli.items[..] else { return Err("--items takes two numbers".into()) };
     let gpu = cli.open()?;

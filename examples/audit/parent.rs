@@ -32,7 +32,7 @@ pub fn audit(cli: &Cli) -> Result<bool, Failure> {
     let shared = Shared {
         cli,
         bandwidth,
-        deadline: cli.budget.map(|seconds| start + Duration::from_secs(seconds)),
+        deadline: cli.budget.and_then(|seconds| start.checked_add(Duration::from_secs(seconds))),
         progress: Progress::new(checks.iter().chain(&timed).map(Job::cases).sum()),
         rows: Mutex::new(Rows::new(&kernels)),
     };

@@ -162,7 +162,7 @@ impl Prompt {
             return Err(Error::invalid("--speculative", "samples without --top-k and --top-p only"));
         }
         let text = Text::open(&args.model)?;
-        let ids = text.encode(prompt, vocab)?;
+        let ids = text.encode(prompt, true, vocab)?;
         Ok(Prompt { ids, shown: prompt.to_string(), text })
     }
 

@@ -435,14 +435,17 @@ impl Loader<'_> {
         Ok(tensor)
     }
 
-    /// The embedding table: f32 or f16, or bf16 as pairs in words. `hidden` is a multiple of 8, so that the rows of
-    /// the packed matrix have no padding.
+    /// The embedding table: f32 or f16, or bf16 as pairs in words. `hidden` is a multiple of 8, so rows end with words; those of the
+    /// packed matrix may have padding behind them.
     fn table(&mut self, packed: &PackedMatrix) -> Result<Tensor> {
-        let (shape, words) = ([packed.n, packed.k], &packed.words);
+        let shape = [packed.n, packed.k];
+        let row = packed.k * packed.format.bits() as usize / 32;
+        let words: Vec<u32> =
+            packed.words.chunks(packed.row_words.max(1)).flat_map(|words| &words[..row]).copied().collect();
         let table = match packed.format {
-            Format::F32 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f32>(words))?,
-            Format::F16 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f16>(words))?,
-            _ => self.gpu.tensor(&[packed.n, packed.row_words], words)?,
+            Format::F32 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f32>(&words))?,
+            Format::F16 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f16>(&words))?,
+            _ => self.gpu.tensor(&[packed.n, row], &words)?,
         };
         self.bytes += table.bytes();
         Ok(table)

@@ -176,8 +176,13 @@ impl<'m> Session<'m> {
         self.room(prompt.len())?;
         self.feed(before)?;
         self.start(last)?;
-        for _ in 0..max_new.min(self.cache.context - self.past) {
+        for n in 0..max_new.min(self.cache.context - self.past) {
             let id = self.step(choice)?;
+            // Of what is no number some token would be chosen, perhaps one that ends the text.
+            if n == 0 && self.model.gpu.read::<f32>(&self.logits)?.iter().any(|x| x.is_nan()) {
+                let why = "are not numbers; the model's activations may pass what their type holds";
+                return Err(Error::invalid("the model's logits", why));
+            }
             if !each(id)? {
                 break;
             }

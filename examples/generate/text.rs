@@ -18,12 +18,16 @@ impl Text {
         let (own, shared) = (dir.join(NAME), dir.join("..").join(NAME));
         let path = if !own.exists() && shared.exists() { shared } else { own };
         let json = read_text(&path)?;
-        json.parse().map(Text).map_err(|e: tokenizers::Error| Error::file(&path, e))
+        let mut tokenizer: Tokenizer = json.parse().map_err(|e: tokenizers::Error| Error::file(&path, e))?;
+        // What a file may ask for batches of a training; a prompt is to be seen as it is.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| Error::file(&path, e))?;
+        Ok(Text(tokenizer))
     }
 
-    /// The ids of a prompt, each inside the model's vocabulary; at least one.
-    pub fn encode(&self, prompt: &str, vocab: usize) -> Result<Vec<u32>> {
-        let encoding = self.0.encode(prompt, true).map_err(|e| Error::invalid("prompt", e))?;
+    /// The ids of a prompt, each inside the model's vocabulary; at least one. `whole` puts those around it that begin or end a text.
+    pub fn encode(&self, prompt: &str, whole: bool, vocab: usize) -> Result<Vec<u32>> {
+        let encoding = self.0.encode(prompt, whole).map_err(|e| Error::invalid("prompt", e))?;
         let ids: Vec<u32> =
             encoding.get_ids().iter().map(|&id| token("prompt", id, vocab)).collect::<Result<_>>()?;
         if ids.is_empty() {

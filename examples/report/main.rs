@@ -63,6 +63,9 @@ fn run(cli: &Cli) -> Result<bool, Failure> {
             (document, support::render(&audits)?)
         }
     };
+    if document.extension().is_some_and(|end| end == "json") {
+        return Err(at(document, "a document is written here, not an audit"));
+    }
     if !cli.check {
         std::fs::write(document, text).map_err(|e| at(document, e))?;
         return Ok(true);

@@ -126,7 +126,10 @@ fn add(path: &Path, measured: &[measured::Measured]) -> Result<(), Failure> {
     let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let text = std::fs::read_to_string(path).map_err(|e| at(&e))?;
     let mut report: serde_json::Value = serde_json::from_str(&text).map_err(|e| at(&e))?;
-    let all = report["performance"].as_array_mut().ok_or_else(|| at(&"not an audit's JSON"))?;
+    let all = report
+        .get_mut("performance")
+        .and_then(|all| all.as_array_mut())
+        .ok_or_else(|| at(&"not an audit's JSON"))?;
     for one in measured {
         all.retain(|other| other["kernel"] != *one.kernel || other["case"] != *one.case);
         all.push(serde_json::to_value(one)?);
