@@ -185,10 +185,10 @@ fn a_tokenizer_may_lie_one_directory_above() {
 #[test]
 fn streamed_text_is_the_whole_text() {
     let tokenizer = text::Text::open(&fixture("llama")).expect("tokenizer");
-    let prompt = tokenizer.encode("fn main", 4096).expect("prompt");
+    let prompt = tokenizer.encode("fn main", true, 4096).expect("prompt");
     for wanted in ["() { println!(\"héllo → 世界 🦀\"); }", "", " ", "🦀🦀 é", "\n\n    let x = 5;\n"]
     {
-        let whole = tokenizer.encode(&format!("fn main{wanted}"), 4096).expect("text");
+        let whole = tokenizer.encode(&format!("fn main{wanted}"), true, 4096).expect("text");
         assert_eq!(whole[..prompt.len()], prompt);
         let mut stream = text::Stream::new(&tokenizer, &prompt);
         let mut pieces: Vec<String> =
@@ -198,7 +198,7 @@ fn streamed_text_is_the_whole_text() {
         assert_eq!(pieces.concat(), wanted);
     }
     // A text that stops inside a character still shows that something was there.
-    let crab = tokenizer.encode("🦀", 4096).expect("crab");
+    let crab = tokenizer.encode("🦀", true, 4096).expect("crab");
     assert!(crab.len() > 1, "the tokenizer has a token for the crab");
     let mut stream = text::Stream::new(&tokenizer, &prompt);
     assert_eq!(stream.push(crab[0]).expect("piece"), "");

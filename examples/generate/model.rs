@@ -439,7 +439,7 @@ impl Loader<'_> {
     /// packed matrix may have padding behind them.
     fn table(&mut self, packed: &PackedMatrix) -> Result<Tensor> {
         let shape = [packed.n, packed.k];
-        let row = packed.k * packed.format.bits() as usize / 32;
+        let row = packed.k * packed.format.bits() / 32;
         let words: Vec<u32> =
             packed.words.chunks(packed.row_words.max(1)).flat_map(|words| &words[..row]).copied().collect();
         let table = match packed.format {
