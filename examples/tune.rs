@@ -44,11 +44,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<bool, Failure> {
+    if let Some(dir) = cli.shaders.iter().find(|dir| !dir.is_dir()) {
+        return Err(format!("{} is not a folder", dir.display()).into());
+    }
     let mut right = true;
     for dir in std::iter::once(None).chain(cli.shaders.iter().map(Some)) {
-        if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
-            return Err(format!("{} is not a folder", dir.display()).into());
-        }
         shaders_from(dir.cloned());
         let gpu = Gpu::new()?; // without the pipelines of the last
         if dir.is_none() {

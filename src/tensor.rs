@@ -159,7 +159,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
-        if elements(shape) != Some(self.len()) {
+        if elements(shape) != Some(self.len() as u64) {
             return Err(Error::shape("reshape", "shape", shape, format!("{} elements", self.len())));
         }
         Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
@@ -189,9 +189,9 @@ impl Tensor {
             return Err(Error::shape("view", "byte offset", offset, format!("a multiple of {align}")));
         }
         // Copies and bindings are of whole words.
-        let bytes =
-            elements(shape).and_then(|n| n.checked_mul(self.dtype.size())?.checked_next_multiple_of(4));
-        let end = bytes.and_then(|bytes| offset.checked_add(bytes as u64)).unwrap_or(u64::MAX);
+        let bytes = elements(shape).and_then(|n| n.checked_mul(self.dtype.size() as u64));
+        let words = bytes.and_then(|bytes| bytes.checked_next_multiple_of(4));
+        let end = words.and_then(|bytes| offset.checked_add(bytes)).unwrap_or(u64::MAX);
         if end > self.storage.buffer.size() {
             return Err(Error::shape("view", "end", end, "inside the buffer"));
         }
@@ -248,8 +248,8 @@ impl Tensor {
 }
 
 /// As many elements as a shape has, if they can be counted.
-fn elements(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+pub(crate) fn elements(shape: &[usize]) -> Option<u64> {
+    shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64))
 }
 
 impl std::fmt::Debug for Tensor {

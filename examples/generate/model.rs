@@ -1,6 +1,8 @@
 //! A decoder-only transformer as its [`Description`] says on the GPU: its weights, its KV cache, and the record of one
 //! forward pass.
 
+use std::borrow::Cow;
+
 use half::f16;
 use wgmarlin::attention::{self, Options};
 use wgmarlin::attention_diff::{Difference, Lambda, Scratch, SubNorm};
@@ -440,8 +442,13 @@ impl Loader<'_> {
     fn table(&mut self, packed: &PackedMatrix) -> Result<Tensor> {
         let shape = [packed.n, packed.k];
         let row = packed.k * packed.format.bits() / 32;
-        let words: Vec<u32> =
-            packed.words.chunks(packed.row_words.max(1)).flat_map(|words| &words[..row]).copied().collect();
+        let words = if row == packed.row_words {
+            Cow::Borrowed(&packed.words)
+        } else {
+            Cow::Owned(
+                packed.words.chunks(packed.row_words).flat_map(|words| &words[..row]).copied().collect(),
+            )
+        };
         let table = match packed.format {
             Format::F32 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f32>(&words))?,
             Format::F16 => self.gpu.tensor(&shape, bytemuck::cast_slice::<u32, f16>(&words))?,

@@ -136,13 +136,6 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
     let kernel = ATTENTION_DECODE.name;
     let Operands { q, cache, out, workspace, options, bias } = o;
     let gpu = recorder.gpu().clone();
-    // The merge's too, before anything is recorded.
-    for (what, tensor) in [("sinks", options.sinks), ("lse", options.lse), ("workspace", Some(*workspace))] {
-        tensor.map_or(Ok(()), |tensor| tensor.check_device(kernel, what, &gpu))?;
-    }
-    if options.lse.is_some_and(|lse| lse.overlaps(out)) {
-        return Err(Error::shape(kernel, "out and lse", "memory in common", "apart, as both are written"));
-    }
     let caps = gpu.caps();
     let subgroup = narrowest_subgroup(caps);
     let extra = options.mask().is_some() || options.soft_cap.is_some();
@@ -184,6 +177,11 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
         fragments::join(&mut defines);
     }
     let joint = joint_words.map(|words| gpu.joint(words)).transpose()?;
+    let parts = Parts { workspace, out, rows: all_rows, splits: splits.count, d: s.d_v, heads: s.hq };
+    let merged = splits.count > 1 && joint.is_none();
+    if merged {
+        parts.check(recorder, options.sinks, options.lse)?;
+    }
     // The softmax is taken to base 2.
     let log2_e = std::f32::consts::LOG2_E;
     recorder.launch(Launch {
@@ -231,8 +229,7 @@ fn launch(recorder: &mut Recorder<'_, '_>, s: &Sizes, o: &Operands<'_>, splits: 
         },
         groups: u64::from(groups),
     })?;
-    if splits.count > 1 && joint.is_none() {
-        let parts = Parts { workspace, out, rows: all_rows, splits: splits.count, d: s.d_v, heads: s.hq };
+    if merged {
         recorder.at_any_tier(|recorder| merge(recorder, &parts, options.sinks, options.lse))?;
     }
     Ok(())

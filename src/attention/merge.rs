@@ -111,7 +111,7 @@ pub(super) fn merge(
     sinks: Option<&Tensor>,
     lse: Option<&Tensor>,
 ) -> Result<()> {
-    let Parts { workspace, out, rows, splits, d, heads } = *parts;
+    let Parts { out, rows, splits, d, heads, .. } = *parts;
     let plan = |tier| Ok(merge_spec::variant(tier, out.dtype(), false).into());
     let (tier, defines, needs) = recorder.choose(&ATTENTION_MERGE, plan)?;
     recorder.launch(Launch {
@@ -119,8 +119,25 @@ pub(super) fn merge(
         tier,
         defines,
         needs,
-        binds: &[workspace, sinks.unwrap_or(workspace), out, lse.unwrap_or(out)],
+        binds: &parts.binds(sinks, lse),
         params: params(rows, splits, d, heads, sinks, lse),
         groups: merge_spec::groups(rows, d),
     })
+}
+
+impl<'a> Parts<'a> {
+    fn binds(&self, sinks: Option<&'a Tensor>, lse: Option<&'a Tensor>) -> [&'a Tensor; 4] {
+        let Parts { workspace, out, .. } = *self;
+        [workspace, sinks.unwrap_or(workspace), out, lse.unwrap_or(out)]
+    }
+
+    /// Whether they can be merged so, asked before anything is recorded.
+    pub fn check(
+        &self,
+        recorder: &Recorder<'_, '_>,
+        sinks: Option<&Tensor>,
+        lse: Option<&Tensor>,
+    ) -> Result<()> {
+        recorder.check(&ATTENTION_MERGE, &self.binds(sinks, lse))
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Gpu;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Element, Storage, Tensor};
+use crate::tensor::{DType, Element, Storage, Tensor, elements};
 
 /// One `write_buffer` stages its whole payload in host memory, so large uploads go in pieces of this size.
 const UPLOAD_CHUNK: usize = 64 << 20;
@@ -26,8 +26,7 @@ impl Gpu {
     /// no room; the `Gpu` stays usable after either.
     pub fn alloc(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         let what = || format!("tensor {dtype:?} {shape:?}");
-        let elements = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d as u64));
-        let bytes = elements.and_then(|n| n.checked_mul(dtype.size() as u64)).unwrap_or(u64::MAX);
+        let bytes = elements(shape).and_then(|n| n.checked_mul(dtype.size() as u64)).unwrap_or(u64::MAX);
         // An empty tensor still needs something to bind: one element of the widest type in a shader.
         let size = bytes.max(32).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let caps = self.caps();

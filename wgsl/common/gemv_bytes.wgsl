@@ -12,13 +12,12 @@ enable f16;
 //!include "common/rows.wgsl"
 //!include "common/digits.wgsl"
 //!include "common/rate.wgsl"
+//!include "common/top.wgsl"
 
 const STEP = 4u; // rows of w
 const SUBGROUPS = THREADS / 32u;
-const SUMS_ROOM = MOST_TILES * SIDE;
 const SUM_UNIT = 1.0 / BYTE_UNIT;
-
-var<workgroup> partial: array<f32, SUBGROUPS * SUMS_ROOM>;
+//!include "common/kept_sums.wgsl"
 
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
@@ -35,19 +34,19 @@ fn main(place: Place) {
     let column_{e} = lane.thread * PACKET + {e}u * 8u;
     let raw_{e} = load_eight(0u, column_{e});
 #endfor
-    var top = vec4<f32>();
-    var bad = vec4<f32>(); // NaN where activations are no numbers, or infinite
+    var top = Top();
+    var bad = Top();
     var all = vec4<f32>();
     // Zero, as grids have no third dimension, which the compiler does not know.
-    let nothing = vec4<f32>(f32(place.group.z));
+    let nothing = place.group.z;
 #for e PACKET_CHUNKS
     let x_{e} = widen(select(vec4<u32>(), raw_{e}, column_{e} < params.k), column_{e});
-    top = max(top, max(abs(x_{e}.lo), abs(x_{e}.hi)));
-    bad = fma(x_{e}.lo, nothing, fma(x_{e}.hi, nothing, bad));
+    top = higher(top, x_{e});
+    bad = unless_finite(bad, x_{e}, nothing);
     all += x_{e}.lo + x_{e}.hi;
 #endfor
     let total = (all.x + all.y) + (all.z + all.w);
-    let rate = rate_of(1.01 * max(max(top.x, top.y), max(top.z, top.w)), 14u); // digits below MOST
+    let rate = rate_of(1.01 * highest(top), 14u); // digits below MOST
     let unit = inverse(rate) + ((bad.x + bad.y) + (bad.z + bad.w));
     // Sixteen columns are a unit of bytes().
     let ordered_0 = in_order(x_0, x_1);
@@ -91,17 +90,7 @@ fn main(place: Place) {
 #endfor
     }
     workgroupBarrier();
-    for (var v = lane.thread * SUMS; v < own_steps * STEP; v += THREADS * SUMS) {
-        let n = (index + v / STEP * groups) * STEP + v % STEP;
-        if n >= params.n { continue; }
-#if SUMS == 4
-        finish(vec4<f32>(sum_of(v), sum_of(v + 1u), sum_of(v + 2u), sum_of(v + 3u)), 0u, n);
-#elif SUMS == 2
-        finish(vec2<f32>(sum_of(v), sum_of(v + 1u)), 0u, n);
-#else
-        finish(sum_of(v), 0u, n);
-#endif
-    }
+    finish_kept(lane.thread, index, groups, own_steps);
 }
 
 // The subgroup's sums of four values: lane l gets that of value l % 4, as in common/fold.wgsl.
@@ -114,11 +103,4 @@ fn sum_of_lanes(four: vec4<f32>, lane: Lane) -> f32 {
     one += subgroupShuffleXor(one, 4u << {s}u);
 #endfor
     return one;
-}
-
-// The sum over the workgroup of one value.
-fn sum_of(v: u32) -> f32 {
-    var sum = 0.0;
-    for (var s = 0u; s < SUBGROUPS; s++) { sum += partial[s * SUMS_ROOM + v]; }
-    return sum * SUM_UNIT;
 }

@@ -27,10 +27,11 @@ const BLOCK = 8u; // packets of a row
 const SUBGROUPS = THREADS / 32u;
 const X_BLOCK = BLOCK * CHUNKS; // an eight of activations for each lane
 const X_ROOM = EACH * X_BLOCK + CHUNKS; // and a packet of zeros
-const SUMS_ROOM = MOST_TILES * SIDE;
+const STEP = SIDE;
+const SUM_UNIT = CODE_UNIT;
 
 var<workgroup> x: array<vec4<u32>, SUBGROUPS * X_ROOM>;
-var<workgroup> partial: array<f32, SUBGROUPS * SUMS_ROOM>;
+//!include "common/kept_sums.wgsl"
 
 // Where the scale of an even packet is, and those of it and the next one.
 fn scales_at(row: u32, packet: u32) -> u32 {
@@ -161,17 +162,7 @@ fn main(place: Place) {
         if stores { partial[lane.subgroup * SUMS_ROOM + t * SIDE + j * 8u + i] = four; }
     }
     workgroupBarrier();
-    for (var v = lane.thread * SUMS; v < own_tiles * SIDE; v += THREADS * SUMS) {
-        let n = (index + v / SIDE * groups) * SIDE + v % SIDE;
-        if n >= params.n { continue; }
-#if SUMS == 4
-        finish(vec4<f32>(sum_of(v), sum_of(v + 1u), sum_of(v + 2u), sum_of(v + 3u)), 0u, n);
-#elif SUMS == 2
-        finish(vec2<f32>(sum_of(v), sum_of(v + 1u)), 0u, n);
-#else
-        finish(sum_of(v), 0u, n);
-#endif
-    }
+    finish_kept(lane.thread, index, groups, own_tiles);
 }
 
 // A word of every 32 bytes of eight rows of a tile's first block, for the caches' sake: those of the first tile are asked for before the
@@ -184,12 +175,5 @@ fn first_block(tile: u32, half: u32, lane: Lane) -> u32 {
     let packet = min(lane.subgroup * BLOCK + lane.subgroup_lane % 4u * 2u, params.packets - 1u);
     return w[row * params.packets + packet].x;
 #endif
-}
-
-// The sum over the workgroup of one value.
-fn sum_of(v: u32) -> f32 {
-    var sum = 0.0;
-    for (var s = 0u; s < SUBGROUPS; s++) { sum += partial[s * SUMS_ROOM + v]; }
-    return sum * CODE_UNIT;
 }
 #endif
