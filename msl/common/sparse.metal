@@ -1,6 +1,6 @@
 // Parameters, loads and epilogue of the products with N:M-sparse weights; one part of the rows of w per launch. Kept values come
 // in packets of 16 bytes, in chunks of eight (BLOCK and KEPT are m and n of the pattern): see docs/formats.md. For 2:4 the upload
-// has made the second position of a block one less. Needs weight.metal.
+// has made the second position of a block one less, and has put codes SPLIT_PAIRS. Needs weight.metal.
 struct Params {
     uint m;             // rows of a
     uint n;             // rows of this part of w
@@ -16,6 +16,16 @@ struct Params {
 };
 // K is a multiple of 4, so rows of a start on whole vectors.
 using AUnit = vec<TA, 4>;
+
+// Eight kept values in the order of their columns. Where they lie SPLIT_PAIRS, the first ones of four pairs come before the second ones.
+inline Eight kept_eight(uint4 packet, uint chunk) {
+    Eight v = decode(packet, chunk);
+#if SPLIT_PAIRS
+    return Eight{float4(v.lo.x, v.hi.x, v.lo.y, v.hi.y), float4(v.lo.z, v.hi.z, v.lo.w, v.hi.w)};
+#else
+    return v;
+#endif
+}
 
 // Four activations from column `k` (a multiple of 4); past the row's end zeros.
 inline float4 load_quad(device const AUnit* a, constant Params& params, uint row, uint k) {

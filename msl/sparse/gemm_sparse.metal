@@ -32,7 +32,7 @@ inline Eight expand_eight(Fetched from, uint k) {
 #if WEIGHT == f16
     float4 v = float4(halves(from.values.x), halves(from.values.y));
 #else
-    Eight all = decode(uint4(from.values.x, 0u, 0u, 0u), 0u);
+    Eight all = kept_eight(uint4(from.values.x, 0u, 0u, 0u), 0u);
     uint first = k / 8u * EIGHT_KEPT % 8u;
     float4 v = first >= 4u ? all.hi : all.lo;
     if (EIGHT_KEPT == 2u && first % 4u == 2u) v = v.zwzw;

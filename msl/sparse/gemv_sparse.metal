@@ -42,7 +42,7 @@ kernel void gemv_sparse(
                 // Each half of a chunk lies in one group.
                 float lo = scale_at(scales, params, row[c], k0);
                 float hi = scale_at(scales, params, row[c], k0 + CHUNK_COLUMNS / 2u);
-                v[c] = decode(codes[c], h);
+                v[c] = kept_eight(codes[c], h);
                 v[c].lo = (v[c].lo - FIXED_ZERO / CODE_UNIT) * lo;
                 v[c].hi = (v[c].hi - FIXED_ZERO / CODE_UNIT) * hi;
                 bits[c] = positions(indices, params, row[c], chunk * 8u * INDEX_BITS);

@@ -5,7 +5,7 @@ use half::f16;
 use super::{Compress, GEMM_SPARSE, GEMV_SPARSE, Pattern, SparseLinear, SparseMatrix, SparseWeight};
 use super::{cpu, record_with};
 use crate::format::{Format, Group, ScaleSearch};
-use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Recorder, Rule};
+use crate::kernel::{Case, Check, Cost, KernelSpec, Level, Prepared, Random, Recorder, Rule, round_to};
 use crate::matmul::{Activation, places};
 use crate::tensor::DType;
 use Level::{Full, Perf, Quick};
@@ -23,6 +23,8 @@ struct Spec {
     bias: bool,
     residual: bool,
     activation: Activation,
+    /// Factor of the activations.
+    size: f32,
     /// Upload the weight in parts of this many bytes.
     part_bytes: u64,
 }
@@ -48,6 +50,7 @@ impl Spec {
             bias: false,
             residual: false,
             activation: Activation::None,
+            size: 1.0,
             part_bytes: u64::MAX,
         }
     }
@@ -77,6 +80,9 @@ impl Spec {
         }
         if self.residual {
             label += " +residual";
+        }
+        if self.size != 1.0 {
+            label += &format!(" a·{:e}", self.size);
         }
         if self.part_bytes != u64::MAX {
             label += " in parts";
@@ -110,7 +116,8 @@ impl Spec {
             let (m, n, k) = self.shape;
             let mut random = Random::new((m * 7 + n * 31 + k) as u64);
             let (a_type, o_type) = self.dtypes;
-            let a = random.values(m * k, a_type);
+            let a: Vec<f32> =
+                random.values(m * k, a_type).iter().map(|x| round_to(x * self.size, a_type)).collect();
             let a_gpu = gpu.floats(a_type, &[m, k], &a)?;
             let matrix = self.matrix(&mut random)?;
             let bias = self.bias.then(|| random.values(n, o_type));
@@ -233,6 +240,7 @@ pub(super) fn gemv() -> Vec<Case> {
     for kind in kinds() {
         all.push(Spec::new(spec, Full, kind, DType::F32, (1, 13_000, 32)));
     }
+    all.extend(tables(spec));
     let f16 = |kind, shape| Spec::new(spec, Perf, kind, DType::F16, shape);
     for format in super::FORMATS {
         all.push(f16((Pattern::TwoOfFour, format), (1, 14336, 4096)));
@@ -248,6 +256,29 @@ pub(super) fn gemv() -> Vec<Case> {
         all.push(f16(fp4(pattern), (1, 14336, 4096)));
     }
     all.into_iter().map(Spec::into_case).collect()
+}
+
+/// Many and long rows of 2:4 in 4 bits: what the Spirv tier takes, whose table serves 4096 columns at once.
+fn tables(spec: &'static KernelSpec) -> Vec<Spec> {
+    let mut all = Vec::new();
+    for format in [Format::Fp4, Format::Int4] {
+        let new = |level, n, k| Spec::new(spec, level, (Pattern::TwoOfFour, format), DType::F16, (1, n, k));
+        all.push(new(Quick, 1027, 2112));
+        // An odd number of groups, half a packet at the end, a second and a third part of rows, of one packet.
+        all.extend([new(Full, 1024, 2080), new(Full, 1100, 4160), new(Full, 1030, 8196)]);
+        all.push(new(Full, 1030, 4096).full_epilogue(Activation::Silu));
+        all.push(Spec { part_bytes: 1 << 20, bias: true, ..new(Full, 2100, 4224) });
+        for group in [Group::Size(16), Group::Size(64), Group::Size(128), Group::WholeK] {
+            all.push(Spec { group, ..new(Full, 1025, 2304) });
+        }
+        // Subnormal halves, and the largest ones.
+        all.extend([1e-7, 1e4].map(|size| Spec {
+            size,
+            dtypes: (DType::F16, DType::F32),
+            ..new(Full, 1030, 2112)
+        }));
+    }
+    all
 }
 
 pub(super) fn gemm() -> Vec<Case> {

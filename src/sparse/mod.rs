@@ -10,6 +10,7 @@ mod matrix;
 mod pattern;
 mod plan;
 mod spec;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod weight;
@@ -114,7 +115,7 @@ fn record_with(
         recorder.launch(Launch {
             spec,
             tier,
-            groups: plan::groups(&defines, m, part.rows.len()),
+            groups: plan::groups(recorder.gpu().caps(), &defines, m, part.rows.len(), weight.packets()),
             defines: defines.clone(),
             needs,
             binds: &[a, &part.values, &part.indices, &part.scales, bias, residual, out],

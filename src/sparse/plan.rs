@@ -4,6 +4,7 @@ use super::spec::{
     GEMM_SPARSE, GEMV_SPARSE, GEMV_TILES, GemvTile, Traits, coop_variant, gemm_variant, gemv_variant,
     msl_gemm_variant, msl_gemv_variant, walk_variant, walks,
 };
+use super::tables::Tables;
 use super::weight::SparseWeight;
 use crate::device::Caps;
 use crate::kernel::{Def, Defines, KernelSpec, Needs, Tier};
@@ -51,6 +52,11 @@ pub(super) fn variant(
             _ => return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name)),
         });
     }
+    if tier == Tier::Spirv {
+        let tables = (m == 1).then(|| Tables::choose(weight, traits, caps.compute_units())).flatten();
+        let tables = tables.ok_or("it takes one row of halves, and many and long rows of 2:4 in 4 bits")?;
+        return Ok(tables.variant(traits).into());
+    }
     if spec.name != GEMV_SPARSE.name {
         return Ok(gemm_variant(traits).into());
     }
@@ -74,13 +80,16 @@ fn gemv_tile(traits: Traits, m: usize, n: usize) -> Option<GemvTile> {
 }
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
-pub(super) fn groups(defines: &Defines, m: usize, n: usize) -> u64 {
+pub(super) fn groups(caps: &Caps, defines: &Defines, m: usize, n: usize, packets: usize) -> u64 {
     let define = |name: &str| {
         defines.iter().find_map(|(key, value)| match value {
             Def::Num(v) if *key == name => Some(*v as usize),
             _ => None,
         })
     };
+    if let (Some(threads), Some(_)) = (define("THREADS"), define("MOST_ROWS")) {
+        return Tables::groups(threads, n, packets, caps.compute_units()) as u64;
+    }
     match (define("COLUMNS"), define("THREADS"), define("LANES")) {
         (Some(columns), Some(threads), Some(lanes)) => n.div_ceil(columns * (threads / lanes)) as u64,
         (None, Some(_), None) if define("TILE_M").is_none() => coop_groups(defines, m, n),

@@ -3,6 +3,7 @@
 use super::cases;
 use super::matrix::{FORMATS, packet};
 use super::pattern::Pattern;
+use super::tables::table_variants;
 use crate::format::Format;
 use crate::kernel::{
     Access, Binding, Def, Defines, Field, KernelSpec, Needs, Params, Tier, Variant, defines, params, tier,
@@ -56,6 +57,7 @@ pub static GEMV_SPARSE: KernelSpec = KernelSpec {
     tiers: &[
         tier!(Base, "sparse/gemv_sparse.wgsl", || gemv_variants(Tier::Base)),
         tier!(Subgroup, "sparse/gemv_sparse.wgsl", || gemv_variants(Tier::Subgroup)),
+        tier!(Spirv, "sparse/gemv_sparse_tables.wgsl", table_variants),
         tier!(Msl, "sparse/gemv_sparse.metal", msl_gemv_variants),
     ],
     cases: cases::gemv,
@@ -75,7 +77,7 @@ pub(super) struct Traits {
 }
 
 impl Traits {
-    fn all() -> Vec<Traits> {
+    pub fn all() -> Vec<Traits> {
         let formats = Pattern::ALL.into_iter().flat_map(|p| FORMATS.map(|f| (p, f)));
         formats
             .flat_map(|(pattern, format)| DTYPES.map(|dtypes| Traits { pattern, format, dtypes }))
@@ -87,7 +89,7 @@ impl Traits {
     }
 
     /// The defines that all kernels share; `units` are the types by which values and positions are loaded.
-    fn defines(&self, units: (&'static str, &'static str), f16: bool) -> Defines {
+    pub fn defines(&self, units: (&'static str, &'static str), f16: bool) -> Defines {
         let mut defines = weight_defines(self.format, f16);
         defines.extend(defines![
             TA = Def::Type(self.dtypes.0.wgsl()),
@@ -95,6 +97,7 @@ impl Traits {
             BLOCK = Def::Num(self.pattern.block() as u32),
             KEPT = Def::Num(self.pattern.kept() as u32),
             INDEX_BITS = Def::Num(self.pattern.index_bits() as u32),
+            SPLIT_PAIRS = Def::Flag(self.pattern == Pattern::TwoOfFour && self.format.is_quantised()),
             W_UNIT = Def::Type(units.0),
             INDEX_UNIT = Def::Type(units.1),
         ]);

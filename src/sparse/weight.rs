@@ -72,8 +72,13 @@ impl SparseWeight {
                 let part: Vec<u32> = part.par_iter().map(|&word| arrange(word)).collect();
                 gpu.tensor(&[part.len()], &part)
             };
-            let codes = if format == Format::Fp4 { arrange_fp4 } else { |word| word };
             let pairs = if pattern == Pattern::TwoOfFour { arrange_pairs } else { |word| word };
+            let codes = match (format, pattern) {
+                (Format::Fp4, Pattern::TwoOfFour) => |word| arrange_fp4(first_then_second(word)),
+                (Format::Fp4, _) => arrange_fp4,
+                (Format::Int4, Pattern::TwoOfFour) => first_then_second,
+                _ => |word| word,
+            };
             let values = words(&matrix.values, value_words, codes)?;
             let indices = words(&matrix.indices, index_words, pairs)?;
             let scales = if groups == 0 {
@@ -144,9 +149,16 @@ fn arrange_pairs(word: u32) -> u32 {
     word - (0x4444_4444 & !(empty << 2))
 }
 
+/// Brings the first codes of the four pairs of a word before their second ones: decoding finds those in one word that are four apart.
+fn first_then_second(word: u32) -> u32 {
+    (0..4).fold(0, |out, pair| {
+        out | (word >> (8 * pair) & 15) << (4 * pair) | (word >> (8 * pair + 4) & 15) << (4 * pair + 16)
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::arrange_pairs;
+    use super::{arrange_pairs, first_then_second};
 
     #[test]
     fn pairs_become_numbers_below_11() {

@@ -1,6 +1,6 @@
 // Bindings, parameters and epilogue of the products with N:M-sparse weights; one part of the rows of w per launch. Kept values
 // come in packets of 16 bytes, in chunks of eight (BLOCK and KEPT are m and n of the pattern): see docs/formats.md. For 2:4 the
-// upload has made the second position of a block one less, so that a pair of positions is a number below 11.
+// upload has made the second position of a block one less, so that a pair of positions is a number below 11, and has put codes SPLIT_PAIRS.
 struct Params {
     m: u32,             // rows of a
     n: u32,             // rows of this part of w
@@ -29,6 +29,16 @@ var<immediate> params: Params;
 @group(0) @binding(6) var<storage, read_write> out: array<TO>;
 
 const CHUNK_COLUMNS = 8u * BLOCK / KEPT;
+
+// Eight kept values in the order of their columns. Where they lie SPLIT_PAIRS, the first ones of four pairs come before the second ones.
+fn kept_eight(packet: Packet, chunk: u32) -> Eight {
+    let v = decode(packet, chunk);
+#if SPLIT_PAIRS
+    return Eight(vec4<f32>(v.lo.x, v.hi.x, v.lo.y, v.hi.y), vec4<f32>(v.lo.z, v.hi.z, v.lo.w, v.hi.w));
+#else
+    return v;
+#endif
+}
 
 // Four activations from column `k` (a multiple of 4); past the row's end the last ones, which `inside` turns into zeros.
 fn load_quad(row: u32, k: u32) -> vec4<TA> {

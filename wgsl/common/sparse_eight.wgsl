@@ -28,7 +28,7 @@ fn kept_values(from_: Fetched, k: u32, scale: f32) -> vec4<f32> {
 #if WEIGHT == f16
     return vec4<f32>(unpack2x16float(from_.values.x), unpack2x16float(from_.values.y));
 #else
-    let all = decode(Packet(from_.values.x, 0u, 0u, 0u), 0u);
+    let all = kept_eight(Packet(from_.values.x, 0u, 0u, 0u), 0u);
     let first = k / 8u * EIGHT_KEPT % 8u;
     var four = select(all.lo, all.hi, first >= 4u);
     if EIGHT_KEPT == 2u { four = select(four, four.zwzw, first % 4u == 2u); }

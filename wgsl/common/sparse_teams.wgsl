@@ -117,7 +117,7 @@ fn main(place: Place) {
             let base = flip + lane;
 #for c COLUMNS
             {
-                let v = decode(values_{c}, {h}u);
+                let v = kept_eight(values_{c}, {h}u);
                 let half_0 = v.lo - vec4<f32>(ZERO);
                 let half_1 = v.hi - vec4<f32>(ZERO);
                 let bits = chunk_bits(bits_{c}, {h}u);

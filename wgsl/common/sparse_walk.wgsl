@@ -51,7 +51,7 @@ fn main(place: Place) {
                 table[{q}u * STEP + 10u][own] = x_{q}.zw;
 #endfor
 #for c COLUMNS
-                part_{c} = product(decode(w_{c}, h), even_{c}[h / 2u] >> (h % 2u * 16u), odd_{c}[h / 2u] >> (h % 2u * 16u), own, part_{c});
+                part_{c} = product(kept_eight(w_{c}, h), even_{c}[h / 2u] >> (h % 2u * 16u), odd_{c}[h / 2u] >> (h % 2u * 16u), own, part_{c});
 #endfor
             }
 #endfor
