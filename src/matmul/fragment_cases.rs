@@ -33,6 +33,14 @@ const BYTES_SHAPES: [(Format, Group, usize, usize); 7] = [
     (Format::Int4, Group::Size(64), 31_999, 4160),
 ];
 
+/// And for a codebook's values in pairs (`wgsl/common/gemv_pairs.wgsl`): all groups, rows of two and of seven shares, padded ones.
+const PAIRS_SHAPES: [(Format, Group, usize, usize); 4] = [
+    (Format::Nf4, Group::Size(64), 8001, 4096),
+    (Format::Nf4, Group::Size(32), 8010, 3136),
+    (Format::Nf4, Group::Size(128), 8000, 8320),
+    (Format::Nf4, Group::WholeK, 8003, 13_320),
+];
+
 fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, usize)) -> Spec {
     let level = if group == Group::Size(32) && n < 8000 { Level::Quick } else { Level::Full };
     Spec { group, ..Spec::new(spec, level, format, DType::F16, (1, n, k)) }
@@ -41,7 +49,8 @@ fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, 
 /// Without what a split has no use for.
 pub(super) fn long_rows(spec: &'static KernelSpec) -> Vec<Spec> {
     let [bytes @ .., _, _] = BYTES_SHAPES;
-    SHAPES.into_iter().chain(bytes).map(|shape| new(spec, shape)).collect()
+    let [pairs @ .., _, _] = PAIRS_SHAPES;
+    SHAPES.into_iter().chain(bytes).chain(pairs).map(|shape| new(spec, shape)).collect()
 }
 
 /// Those and all that the epilogue does, other outputs, scales at the edges of halves, a weight in parts, and more tiles than
@@ -70,5 +79,10 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     all.push(Spec { dtypes: (DType::F16, DType::Bf16), shape: (1, 8002, 4224), ..bytes });
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 23, ..bytes });
     all.extend([longest, most]);
+    let [pairs, _, long, longer] = PAIRS_SHAPES.map(|shape| new(spec, shape));
+    all.extend([long, longer, Spec { dtypes: (DType::F16, DType::Bf16), ..long }]);
+    let scaled = |scale| Spec { scales: Some(scale), dtypes: (DType::F16, DType::F32), ..pairs };
+    all.extend([f16::MAX, f16::from_bits(1)].map(scaled));
+    all.push(Spec { bias: true, residual: true, part_bytes: 1 << 24, shape: (1, 12_000, 4096), ..pairs });
     all
 }

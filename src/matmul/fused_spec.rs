@@ -1,11 +1,10 @@
 //! Declarations of the products with more fused into them: an RMS norm before, three outputs behind.
 
 use super::fused_cases as cases;
+use super::gemv_fragments::gemv_fragment_variants;
 use super::msl::msl_variants;
 use super::plan::flag;
-use super::spec::{
-    FIELDS, coop_variants, fragment_variants, gemm_variants, gemv_fragment_variants, gemv_variants,
-};
+use super::spec::{FIELDS, coop_variants, fragment_variants, gemm_variants, gemv_variants};
 use crate::format::Format;
 use crate::kernel::{Access, Binding, Def, KernelSpec, Tier, Variant, tier};
 

@@ -23,6 +23,7 @@ mod fragment_cases;
 mod fused;
 mod fused_cases;
 mod fused_spec;
+mod gemv_fragments;
 mod gemv_tiles;
 #[cfg(test)]
 mod invariance_tests;

@@ -2,11 +2,11 @@
 
 use super::arrange;
 use super::fused_spec::{fuse, has};
-use super::gemv_tiles::{GemvFragments, Products, TwoScales, choose_gemv};
+use super::gemv_fragments::{GemvFragments, Products, TwoScales, gemv_fragment_variant};
+use super::gemv_tiles::choose_gemv;
 use super::msl::{MslTile, msl_variant, wide_tiles};
 use super::spec::{
-    book_bytes, coop_variant, gains_by_products, gemm_variant, gemv_fragment_variant, gemv_variant, packet,
-    takes_pairs,
+    book_bytes, coop_variant, gains_by_products, gemm_variant, gemv_variant, packet, takes_pairs,
 };
 use super::tiles::{MAX_GEMV_ROWS, choose_coop, choose_fragments};
 use super::weight::Weight;
@@ -178,9 +178,13 @@ pub(super) fn arrangement(defines: &Defines) -> Option<Arrangement> {
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
 pub(super) fn groups(caps: &Caps, defines: &Defines, m: usize, n: usize) -> u64 {
-    if let (Some(threads), Some(_)) = (define(defines, "THREADS"), define(defines, "MOST_TILES")) {
-        let products = if flag(defines, "BYTES") { Products::Bytes } else { Products::Matrices };
-        return GemvFragments::groups(products, threads, n, caps.compute_units()) as u64;
+    if let (Some(threads), Some(shares)) = (define(defines, "THREADS"), define(defines, "SHARES")) {
+        let products = match (flag(defines, "BYTES"), flag(defines, "BOOK")) {
+            (true, _) => Products::Bytes,
+            (_, true) => Products::Pairs,
+            _ => Products::Matrices,
+        };
+        return GemvFragments::groups(products, threads, shares, n, caps.compute_units()) as u64;
     }
     match (define(defines, "COLUMNS"), define(defines, "FRAG_M")) {
         (Some(columns), _) => n.div_ceil(columns) as u64,

@@ -1,11 +1,10 @@
-//! Declarations and specialisations of the matrix kernels. Their tiles are in `tiles.rs` and `gemv_tiles.rs`.
+//! Declarations and specialisations of the matrix kernels. Their tiles are in `tiles.rs`, `gemv_tiles.rs` and `gemv_fragments.rs`.
 
 use std::collections::HashSet;
 
 use super::cases;
-use super::gemv_tiles::{
-    GemvFragments, GemvTile, Products, TwoScales, gemv_tiles_for, multiplies_bytes, multiplies_pairs,
-};
+use super::gemv_fragments::gemv_fragment_variants;
+use super::gemv_tiles::{GemvTile, gemv_tiles_for, multiplies_bytes, multiplies_pairs};
 use super::msl::msl_variants;
 use super::plan::{Rows, Traits};
 use super::tiles::{CoopTile, Staging, Walk, coop_tiles, fragment_tiles};
@@ -267,51 +266,6 @@ pub(super) fn gemv_variant(
     }
     let variant = Variant { defines, needs: Needs { f16, threads, workgroup_storage, ..Needs::default() } };
     if tier == Tier::Subgroup { with_book(variant, traits.format) } else { variant }
-}
-
-/// Of the Spirv tier, for one row of halves.
-pub(super) fn gemv_fragment_variant(
-    traits: Traits,
-    dtypes: DTypes,
-    tile: GemvFragments,
-    pair: bool,
-) -> Variant {
-    let mut defines = common(traits, dtypes, pair, true);
-    let bytes = tile.products == Products::Bytes;
-    for (flag, set) in [("BARE", !bytes), ("BYTES", bytes), ("MULTIPLIES", true), ("HALF_SCALES", false)] {
-        set_flag(&mut defines, flag, set);
-    }
-    defines.extend(defines![
-        SUBGROUP = Def::Flag(true),
-        SIDE = Def::Num(GemvFragments::ROWS),
-        THREADS = Def::Num(tile.threads()),
-        EACH = Def::Num(GemvFragments::BLOCKS),
-        MOST_TILES = Def::Num(GemvFragments::MOST_TILES),
-        PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),
-        INTEGERS = Def::Flag(multiplies_bytes(traits.format)),
-        SCALE_PAIRS = Def::Flag(tile.scales == TwoScales::OneWord),
-    ]);
-    let needs = Needs {
-        f16: true,
-        threads: tile.threads(),
-        workgroup_storage: tile.workgroup_storage(),
-        coop_side: GemvFragments::ROWS,
-        subgroup_size: GemvFragments::LANES,
-    };
-    Variant { defines, needs }
-}
-
-pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
-    let mut all = Vec::new();
-    let traits = traits(&GemvFragments::formats()).into_iter();
-    for traits in traits.filter(|t| t.rows != Rows::Ragged && !t.split_packet) {
-        for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a == DType::F16) {
-            for tile in GemvFragments::all(traits.format) {
-                all.push(gemv_fragment_variant(traits, dtypes, tile, pair));
-            }
-        }
-    }
-    all
 }
 
 pub(super) fn gemm_variant(traits: Traits, dtypes: DTypes, pair: bool) -> Variant {

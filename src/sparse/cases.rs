@@ -272,7 +272,7 @@ fn tables(spec: &'static KernelSpec) -> Vec<Spec> {
             all.push(Spec { group, ..new(Full, 1025, 2304) });
         }
         // Subnormal halves, and the largest ones.
-        all.extend([1e-7, 1e4].map(|size| Spec {
+        all.extend([1e-5, 1e4].map(|size| Spec {
             size,
             dtypes: (DType::F16, DType::F32),
             ..new(Full, 1030, 2112)

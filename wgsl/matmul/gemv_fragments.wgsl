@@ -1,4 +1,4 @@
-// With BYTES this file is common/gemv_bytes.wgsl and has no matrices. Without:
+// With BYTES this file is common/gemv_bytes.wgsl, with BOOK common/gemv_pairs.wgsl, which have no matrices. Without:
 // out[1,N] = epilogue(a[1,K] · w[N,K]ᵀ) on cooperative matrices of what each thread holds (common/fragment.wgsl): a code is no more than masked,
 // as its bits are the half that matrices take. A tile is 16 rows of w. Four neighbouring lanes hold four neighbouring packets of a row, in A.
 // B has a column for each packet, with zeros where it meets the others, so that sums under different scales stay apart: eight
@@ -9,6 +9,8 @@
 // together at the end.
 #if BYTES
 //!include "common/gemv_bytes.wgsl"
+#elif BOOK
+//!include "common/gemv_pairs.wgsl"
 #else
 enable f16;
 enable wgpu_cooperative_matrix;

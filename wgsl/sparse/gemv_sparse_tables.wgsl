@@ -12,6 +12,7 @@ enable f16;
 //!include "common/sparse.wgsl"
 //!include "common/bits_as_halves.wgsl"
 //!include "common/rate.wgsl"
+//!include "common/touch.wgsl"
 
 const SUBGROUPS = THREADS / 32u;
 const LANES = EACH * 32u; // packets of a slice
@@ -61,7 +62,12 @@ fn main(place: Place) {
             let next_bits_{e} = indices[next * params.packets + next_own_{e}];
             let next_scales_{e} = packet_scales(next, next_own_{e});
 #endfor
-            var sum = 0.0;
+            // Zero; so that the compiler does not put off the next loads until they are used.
+            var sum = select(0.0, 1.0, never(next_bits_0.x
+#for e EACH
+                & next_bits_{e}.x
+#endfor
+            ));
 #for e EACH
             {
                 var all = 0.0;

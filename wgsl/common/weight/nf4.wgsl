@@ -22,7 +22,15 @@ fn codebook(q: vec4<u32>) -> vec4<f32> {
     let v3_0 = select(v2_0, v2_1, b3);
     return v3_0;
 }
-#if BOOK
+#if BARE
+//!include "common/weight/book_pairs.wgsl"
+fn decode(p: Packet, chunk: u32) -> Eight { return by_selects(p[chunk]); }
+fn bare_halves(p: Packet, chunk: u32) -> vec4<u32> {
+    let q = p[chunk];
+    return vec4<u32>(pair_at(q << 7u), pair_at(q >> 1u), pair_at(q >> 9u), pair_at(q >> 17u));
+}
+fn bare_order(x: vec4<u32>) -> vec4<u32> { return x; }
+#elif BOOK
 //!include "common/weight/book.wgsl"
 const ENTRIES = 16u;
 fn decode(p: Packet, chunk: u32) -> Eight {
@@ -38,8 +46,9 @@ fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
 }
 #endif
 #else
-fn decode(p: Packet, chunk: u32) -> Eight {
-    let q = vec4<u32>(p[chunk]);
+fn decode(p: Packet, chunk: u32) -> Eight { return by_selects(p[chunk]); }
+#endif
+fn by_selects(word: u32) -> Eight {
+    let q = vec4<u32>(word);
     return Eight(codebook(q >> vec4<u32>(0u, 4u, 8u, 12u)), codebook(q >> vec4<u32>(16u, 20u, 24u, 28u)));
 }
-#endif
