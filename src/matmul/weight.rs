@@ -72,6 +72,13 @@ impl Weight {
                     let arranged: Vec<u32> = words.par_iter().map(|&w| arrange_fp4(w)).collect();
                     gpu.tensor(&[words.len()], &arranged)?
                 }
+                Format::Int3 | Format::Nf3 => {
+                    let arranged: Vec<u32> = words
+                        .par_chunks_exact(3)
+                        .flat_map_iter(|w| arrange_three_bits([w[0], w[1], w[2]]))
+                        .collect();
+                    gpu.tensor(&[words.len()], &arranged)?
+                }
                 _ => gpu.tensor(&[words.len()], words)?,
             };
             let halves = |values: &[half::f16]| -> Result<Tensor> {
@@ -303,12 +310,31 @@ pub(crate) fn arrange_fp4(word: u32) -> u32 {
     })
 }
 
+/// Moves 32 3-bit codes to where `wgsl/common/weight/three_bits.wgsl` wants them. Eight in turn have a word, two a byte, which leaves two
+/// bits of each; the last eight have those: of even codes the lower bits in the first word, of odd ones in the second, and the
+/// upper bits of both in the third.
+fn arrange_three_bits(words: [u32; 3]) -> [u32; 3] {
+    let string = words.into_iter().rev().fold(0u128, |all, word| all << 32 | u128::from(word));
+    let mut out = [0; 3];
+    for e in 0..32 {
+        let code = (string >> (3 * e)) as u32 & 7;
+        let (chunk, byte, odd) = (e / 8, e % 8 / 2 * 8, e % 2);
+        if chunk < 3 {
+            out[chunk] |= code << (byte + 3 * odd);
+        } else {
+            out[odd] |= (code & 3) << (byte + 6);
+            out[2] |= (code >> 2) << (byte + 6 + odd);
+        }
+    }
+    out
+}
+
 /// dtypes that activations may have.
 pub(crate) const FLOATS: &[DType] = &[DType::F32, DType::F16, DType::Bf16];
 
 #[cfg(test)]
 mod tests {
-    use super::arrange_fp4;
+    use super::{arrange_fp4, arrange_three_bits};
 
     /// Every bit of a word has a place of its own, so the arrangement is invertible.
     #[test]
@@ -317,5 +343,22 @@ mod tests {
         assert!(places.iter().all(|p| p.count_ones() == 1));
         assert_eq!(places.iter().fold(0, |all, p| all | p), u32::MAX);
         assert_eq!(arrange_fp4(0x0123_4567) | arrange_fp4(0xfedc_ba98), u32::MAX);
+    }
+
+    #[test]
+    fn three_bit_arrangement_is_a_permutation_of_bits() {
+        let mut seen = [0; 3];
+        for (word, bit) in (0..3).flat_map(|word| (0..32).map(move |bit| (word, bit))) {
+            let mut one = [0; 3];
+            one[word] = 1 << bit;
+            let place = arrange_three_bits(one);
+            assert_eq!(place.iter().map(|w: &u32| w.count_ones()).sum::<u32>(), 1);
+            seen = [0, 1, 2].map(|i| seen[i] | place[i]);
+        }
+        assert_eq!(seen, [u32::MAX; 3]);
+        // Codes 0 to 7 in turn: those of a chunk are 0 to 7.
+        let codes = arrange_three_bits([0x88fa_c688, 0xc688_fac6, 0xfac6_88fa]);
+        let chunk: u32 = (0..8).map(|i| i << (8 * (i / 2) + 3 * (i % 2))).sum();
+        assert_eq!(codes.map(|word| word & 0x3f3f_3f3f), [chunk; 3]);
     }
 }

@@ -171,4 +171,11 @@ mod tests {
         }
         assert_eq!(arrange_pairs(0), 0);
     }
+
+    #[test]
+    fn first_codes_come_before_second_ones() {
+        assert_eq!(first_then_second(0x7654_3210), 0x7531_6420);
+        let places = (0..32).map(|bit| first_then_second(1 << bit));
+        assert_eq!(places.fold(0, |all, word| all ^ word), u32::MAX);
+    }
 }

@@ -69,8 +69,8 @@ fn scale_group(k: u32) -> u32 {
 fn decode_at(row: u32, packet: u32, chunk: u32) -> Eight {
     let at = row * params.packets + packet;
 #if PACKET_WORDS == 3
-    let word = 3u * at + 24u * chunk / 32u;
-    return decode_bits(between(w[word], w[min(word + 1u, 3u * at + 2u)], chunk));
+    if chunk < 3u { return decode_bits(w[3u * at + chunk]); }
+    return decode_bits(three_bits(load_packet(row, packet), 3u));
 #elif PACKET_WORDS == 2
     return decode(Packet(w[at][chunk / 2u], 0u, 0u, 0u), chunk % 2u);
 #elif PACKET == 32

@@ -6,5 +6,5 @@ constant float CODEBOOK[8] = {
 inline float4 codebook(uint4 q) { return float4(CODEBOOK[q.x], CODEBOOK[q.y], CODEBOOK[q.z], CODEBOOK[q.w]); }
 inline Eight decode(Packet p, uint chunk) {
     uint4 q = uint4(three_bits(p, chunk));
-    return Eight{codebook((q >> uint4(0u, 3u, 6u, 9u)) & 7u), codebook((q >> uint4(16u, 19u, 22u, 25u)) & 7u)};
+    return Eight{codebook((q >> uint4(0u, 3u, 8u, 11u)) & 7u), codebook((q >> uint4(16u, 19u, 24u, 27u)) & 7u)};
 }

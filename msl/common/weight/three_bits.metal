@@ -1,10 +1,7 @@
-// A chunk of 3-bit codes: 24 bits that may straddle two of the packet's three words (the fourth is 0). Codes 0..3 come in
-// the low half, at bits 0, 3, 6 and 9, codes 4..7 in the high half.
+// A chunk of 3-bit codes, as arrange_three_bits in src/matmul/weight.rs has put them: two codes a byte, 2i at bits 0..2 and 2i + 1 at bits
+// 3..5 of byte i. Above them is what does not belong to it: see wgsl/common/weight/three_bits.wgsl.
 inline uint three_bits(Packet p, uint chunk) {
-    uint at = 24u * chunk;
-    uint word = at / 32u;
-    uint shift = at % 32u;
-    // In two steps, as a shift by 32 is none.
-    uint q = (p[word] >> shift) | ((p[word + 1u] << 1u) << (31u - shift));
-    return (q & 0xfffu) | ((q & 0xfff000u) << 4u);
+    if (chunk < 3u) return p[chunk];
+    uint low = ((p.x >> 6u) & 0x03030303u) | ((p.y >> 3u) & 0x18181818u);
+    return low | ((p.z >> 4u) & 0x04040404u) | ((p.z >> 2u) & 0x20202020u);
 }

@@ -18,22 +18,22 @@ fn codebook(q: vec4<u32>) -> vec4<f32> {
 //!include "common/weight/book.wgsl"
 const ENTRIES = 8u;
 fn decode_bits(q: u32) -> Eight {
-    let first = looked_up((q & 0x00070007u) | ((q << 5u) & 0x07000700u));
-    let second = looked_up(((q >> 6u) & 0x00070007u) | ((q >> 1u) & 0x07000700u));
-    return Eight(vec4<f32>(first.xy, second.xy), vec4<f32>(first.zw, second.zw));
+    let even = looked_up(q & 0x07070707u);
+    let odd = looked_up((q >> 3u) & 0x07070707u);
+    return Eight(vec4<f32>(even.x, odd.x, even.y, odd.y), vec4<f32>(even.z, odd.z, even.w, odd.w));
 }
 #if HALVES
 fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
     let q = three_bits(p, chunk);
-    let first = looked_up_pairs((q & 0x00070007u) | ((q << 5u) & 0x07000700u)); // 0 and 4, 1 and 5
-    let second = looked_up_pairs(((q >> 6u) & 0x00070007u) | ((q >> 1u) & 0x07000700u));
-    return Halves(halves_of(first) * scale, halves_of(second) * scale);
+    let even = looked_up_pairs(q & 0x07070707u); // 0 and 4, 2 and 6
+    let odd = looked_up_pairs((q >> 3u) & 0x07070707u);
+    return Halves(halves_of(vec2<u32>(even.x, odd.x)) * scale, halves_of(vec2<u32>(even.y, odd.y)) * scale);
 }
 #endif
 #else
 fn decode_bits(all: u32) -> Eight {
     let q = vec4<u32>(all);
-    return Eight(codebook(q >> vec4<u32>(0u, 3u, 6u, 9u)), codebook(q >> vec4<u32>(16u, 19u, 22u, 25u)));
+    return Eight(codebook(q >> vec4<u32>(0u, 3u, 8u, 11u)), codebook(q >> vec4<u32>(16u, 19u, 24u, 27u)));
 }
 #endif
 fn decode(p: Packet, chunk: u32) -> Eight { return decode_bits(three_bits(p, chunk)); }

@@ -1,13 +1,8 @@
-// A chunk of 3-bit codes: 24 bits that may straddle two of the packet's three words (the fourth is 0). Codes 0..3 come in
-// the low half, at bits 0, 3, 6 and 9, codes 4..7 in the high half.
+// A chunk of 3-bit codes, as arrange_three_bits in src/matmul/weight.rs has put them: two codes a byte, 2i at bits 0..2 and 2i + 1 at bits
+// 3..5 of byte i. Above them is what does not belong to it: of the last chunk, the lower bits of its even codes in the first word and of its
+// odd ones in the second, and the upper bits of both in the third.
 fn three_bits(p: Packet, chunk: u32) -> u32 {
-    let word = 24u * chunk / 32u;
-    return between(p[word], p[word + 1u], chunk);
-}
-// The same of the two words that it may lie in.
-fn between(low: u32, high: u32, chunk: u32) -> u32 {
-    let shift = 24u * chunk % 32u;
-    // In two steps, as a shift by 32 is none.
-    let q = (low >> shift) | ((high << 1u) << (31u - shift));
-    return (q & 0xfffu) | ((q & 0xfff000u) << 4u);
+    if chunk < 3u { return p[chunk]; }
+    let low = ((p.x >> 6u) & 0x03030303u) | ((p.y >> 3u) & 0x18181818u);
+    return low | ((p.z >> 4u) & 0x04040404u) | ((p.z >> 2u) & 0x20202020u);
 }
