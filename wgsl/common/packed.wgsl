@@ -65,12 +65,11 @@ fn scale_group(k: u32) -> u32 {
     return min(k >> params.group_shift, max(params.groups, 1u) - 1u);
 }
 
-// A packet's chunk decoded, of which no other word is loaded.
+// A packet's chunk decoded, of which no other word is loaded but of three, where the last chunk has bits of all.
 fn decode_at(row: u32, packet: u32, chunk: u32) -> Eight {
     let at = row * params.packets + packet;
 #if PACKET_WORDS == 3
-    if chunk < 3u { return decode_bits(w[3u * at + chunk]); }
-    return decode_bits(three_bits(load_packet(row, packet), 3u));
+    return decode(load_packet(row, packet), chunk);
 #elif PACKET_WORDS == 2
     return decode(Packet(w[at][chunk / 2u], 0u, 0u, 0u), chunk % 2u);
 #elif PACKET == 32

@@ -1,8 +1,8 @@
 // 3-bit codes through the subnormal halves q·2⁻²⁴.
 //!include "common/weight/three_bits.wgsl"
 const CODE_UNIT = 16777216.0;
-fn decode(p: Packet, chunk: u32) -> Eight { return decode_bits(three_bits(p, chunk)); }
-fn decode_bits(q: u32) -> Eight {
+fn decode(p: Packet, chunk: u32) -> Eight {
+    let q = three_bits(p, chunk);
     let e04 = unpack2x16float(q & 0x00070007u);
     let e15 = unpack2x16float((q >> 3u) & 0x00070007u);
     let e26 = unpack2x16float((q >> 8u) & 0x00070007u);
