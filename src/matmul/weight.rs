@@ -310,20 +310,25 @@ pub(crate) fn arrange_fp4(word: u32) -> u32 {
     })
 }
 
-/// Moves 32 3-bit codes to where `wgsl/common/weight/three_bits.wgsl` wants them. Eight in turn have a word, two a byte, which leaves two
-/// bits of each; the last eight have those: of even codes the lower bits in the first word, of odd ones in the second, and the
-/// upper bits of both in the third.
+/// Moves 32 3-bit codes, four chunks of eight, to where `wgsl/common/weight/three_bits.wgsl` wants them. Each byte has two codes, at bits 0..2 and
+/// 3..5, which leaves two bits of each. Those of the first word have the lower bits of the second chunk's odd codes, those of
+/// the third word the lower bits of the third chunk's even codes, and those of the second word the upper bits of both.
 fn arrange_three_bits(words: [u32; 3]) -> [u32; 3] {
     let string = words.into_iter().rev().fold(0u128, |all, word| all << 32 | u128::from(word));
     let mut out = [0; 3];
     for e in 0..32 {
         let code = (string >> (3 * e)) as u32 & 7;
         let (chunk, byte, odd) = (e / 8, e % 8 / 2 * 8, e % 2);
-        if chunk < 3 {
-            out[chunk] |= code << (byte + 3 * odd);
-        } else {
-            out[odd] |= (code & 3) << (byte + 6);
-            out[2] |= (code >> 2) << (byte + 6 + odd);
+        match (chunk, odd) {
+            (1, 1) => {
+                out[0] |= (code & 3) << (byte + 6);
+                out[1] |= (code >> 2) << (byte + 6);
+            }
+            (2, 0) => {
+                out[2] |= (code & 3) << (byte + 6);
+                out[1] |= (code >> 2) << (byte + 7);
+            }
+            _ => out[[0, 1, 1, 2][chunk]] |= code << (byte + 3 * odd),
         }
     }
     out
@@ -356,9 +361,9 @@ mod tests {
             seen = [0, 1, 2].map(|i| seen[i] | place[i]);
         }
         assert_eq!(seen, [u32::MAX; 3]);
-        // Codes 0 to 7 in turn: those of a chunk are 0 to 7.
+        // Codes 0 to 7 in turn: those of the first chunk and of the last are 0 to 7.
         let codes = arrange_three_bits([0x88fa_c688, 0xc688_fac6, 0xfac6_88fa]);
         let chunk: u32 = (0..8).map(|i| i << (8 * (i / 2) + 3 * (i % 2))).sum();
-        assert_eq!(codes.map(|word| word & 0x3f3f_3f3f), [chunk; 3]);
+        assert_eq!([codes[0], codes[2]].map(|word| word & 0x3f3f_3f3f), [chunk; 2]);
     }
 }

@@ -65,11 +65,12 @@ fn scale_group(k: u32) -> u32 {
     return min(k >> params.group_shift, max(params.groups, 1u) - 1u);
 }
 
-// A packet's chunk decoded, of which no other word is loaded but of three, where the last chunk has bits of all.
+// A packet's chunk decoded, of which no other word is loaded.
 fn decode_at(row: u32, packet: u32, chunk: u32) -> Eight {
     let at = row * params.packets + packet;
 #if PACKET_WORDS == 3
-    return decode(load_packet(row, packet), chunk);
+    let word = 3u * at + 3u * chunk / 4u;
+    return decode_bits(between(w[word], w[min(word + 1u, 3u * at + 2u)], chunk));
 #elif PACKET_WORDS == 2
     return decode(Packet(w[at][chunk / 2u], 0u, 0u, 0u), chunk % 2u);
 #elif PACKET == 32

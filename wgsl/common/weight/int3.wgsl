@@ -1,8 +1,8 @@
 // 3-bit codes through the subnormal halves q·2⁻²⁴.
 //!include "common/weight/three_bits.wgsl"
 const CODE_UNIT = 16777216.0;
-fn decode(p: Packet, chunk: u32) -> Eight {
-    let q = three_bits(p, chunk);
+fn decode(p: Packet, chunk: u32) -> Eight { return decode_bits(three_bits(p, chunk)); }
+fn decode_bits(q: u32) -> Eight {
     let e04 = unpack2x16float(q & 0x00070007u);
     let e15 = unpack2x16float((q >> 3u) & 0x00070007u);
     let e26 = unpack2x16float((q >> 8u) & 0x00070007u);
@@ -23,11 +23,14 @@ fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
 const BYTE_ZERO = 0.0;
 const BYTE_UNIT = 1.0;
 fn bytes(p: Packet, unit: u32) -> vec4<u32> {
-    let codes = vec4<u32>(0x07070707u);
-    if unit == 0u { return vec4<u32>(p.x, p.x >> 3u, p.y, p.y >> 3u) & codes; }
-    let low = (p.xy >> vec2<u32>(6u)) & vec2<u32>(0x03030303u);
-    let high = (p.zz >> vec2<u32>(4u, 5u)) & vec2<u32>(0x04040404u);
-    return vec4<u32>(vec2<u32>(p.z, p.z >> 3u) & codes.xy, low | high);
+    const CODES = 0x07070707u;
+    // Of one code in four the lower bits are where its neighbours leave room, and the upper one in the second word.
+    if unit == 0u {
+        let odd = ((p.x >> 6u) & 0x03030303u) | ((p.y >> 4u) & 0x04040404u);
+        return vec4<u32>(p.x & CODES, (p.x >> 3u) & CODES, p.y & CODES, odd);
+    }
+    let even = ((p.z >> 6u) & 0x03030303u) | ((p.y >> 5u) & 0x04040404u);
+    return vec4<u32>(even, (p.y >> 3u) & CODES, p.z & CODES, (p.z >> 3u) & CODES);
 }
 fn in_order(x: Eight, y: Eight) -> mat4x4<f32> {
     return mat4x4<f32>(

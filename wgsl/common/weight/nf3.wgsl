@@ -17,8 +17,7 @@ fn codebook(q: vec4<u32>) -> vec4<f32> {
 #if BOOK
 //!include "common/weight/book.wgsl"
 const ENTRIES = 8u;
-fn decode(p: Packet, chunk: u32) -> Eight {
-    let q = three_bits(p, chunk);
+fn decode_bits(q: u32) -> Eight {
     let even = looked_up(q & 0x07070707u);
     let odd = looked_up((q >> 3u) & 0x07070707u);
     return Eight(vec4<f32>(even.x, odd.x, even.y, odd.y), vec4<f32>(even.z, odd.z, even.w, odd.w));
@@ -32,8 +31,9 @@ fn half_weights(p: Packet, chunk: u32, scale: HalfScale) -> Halves {
 }
 #endif
 #else
-fn decode(p: Packet, chunk: u32) -> Eight {
-    let q = vec4<u32>(three_bits(p, chunk));
+fn decode_bits(all: u32) -> Eight {
+    let q = vec4<u32>(all);
     return Eight(codebook(q >> vec4<u32>(0u, 3u, 8u, 11u)), codebook(q >> vec4<u32>(16u, 19u, 24u, 27u)));
 }
 #endif
+fn decode(p: Packet, chunk: u32) -> Eight { return decode_bits(three_bits(p, chunk)); }
