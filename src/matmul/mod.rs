@@ -4,7 +4,7 @@
 //! tiled `gemm` (dense formats) or `qgemm` (quantised formats). Few are up to 8; of quantised formats, with activations in f16 or
 //! bf16 and no norm, up to 4 beside matrices of side 16 and 32 lanes, and up to 2 (FP4, INT4: 1) at the `Spirv` tier.
 //!
-//! Accumulation is in f32 on every tier, but that one row may add four products of FP4 codes in f16 first. Tiers with matrices (`Coop`,
+//! Accumulation is in f32 on every tier, but that one row may add four products of FP4 codes, or two of NF4's values, in f16 first. Tiers with matrices (`Coop`,
 //! `Spirv`, `Msl`) round dequantised weights to f16. They also take activations in bf16, and both operands of a batch, as f16: those
 //! past ±65504 as ±65504, those below 6·10⁻⁵ with fewer bits.
 //!
