@@ -80,9 +80,7 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 23, ..bytes });
     all.extend([longest, most]);
     let [pairs, _, long, longer] = PAIRS_SHAPES.map(|shape| new(spec, shape));
-    all.extend([long, longer, Spec { dtypes: (DType::F16, DType::Bf16), ..long }]);
-    let scaled = |scale| Spec { scales: Some(scale), dtypes: (DType::F16, DType::F32), ..pairs };
-    all.extend([f16::MAX, f16::from_bits(1)].map(scaled));
+    all.extend([long, longer]);
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 24, shape: (1, 12_000, 4096), ..pairs });
     all
 }

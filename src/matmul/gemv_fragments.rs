@@ -2,7 +2,7 @@
 
 use super::gemv_tiles::multiplies_bytes;
 use super::plan::{Rows, Traits};
-use super::spec::{DTypes, common, packet, traits};
+use super::spec::{DTypes, common, packet, takes_pairs, traits};
 use crate::format::Format;
 use crate::kernel::{Def, Needs, Variant, defines, set_flag};
 use crate::tensor::DType;
@@ -23,7 +23,7 @@ pub(super) enum Products {
     Matrices,
     /// Integers: `wgsl/common/gemv_bytes.wgsl`.
     Bytes,
-    /// Codebooks of 16 values: `wgsl/common/gemv_pairs.wgsl`.
+    /// Codebooks of 16 values, where [`takes_pairs`] allows it: `wgsl/common/gemv_pairs.wgsl`.
     Pairs,
 }
 
@@ -224,7 +224,9 @@ pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
     let traits = traits(&GemvFragments::formats()).into_iter();
     for traits in traits.filter(|t| t.rows != Rows::Ragged && !t.split_packet) {
         for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a == DType::F16) {
-            for tile in GemvFragments::all(traits.format) {
+            let halves = takes_pairs(dtypes, traits.rows, pair);
+            let tiles = GemvFragments::all(traits.format);
+            for tile in tiles.filter(|t| t.products != Products::Pairs || halves) {
                 all.push(gemv_fragment_variant(traits, dtypes, tile, pair));
             }
         }

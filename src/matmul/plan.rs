@@ -154,6 +154,10 @@ fn fragments_for(request: &Request, traits: &Traits, weight: &Weight) -> Result<
     };
     scales
         .and_then(|scales| GemvFragments::choose(format, request.n, packets, scales))
+        .filter(|tile| {
+            tile.products != Products::Pairs
+                || takes_pairs((request.a, request.out), traits.rows, request.pair)
+        })
         .ok_or_else(|| format!("{} of {packets} packets by {group} is for another tier", format.name()))
 }
 
@@ -273,5 +277,21 @@ mod tests {
         // An odd number of scales, and two in a packet.
         assert!(refused(1, 1024, 4128, g32, DType::F16).contains("another tier"));
         assert!(refused(1, 1024, 4096, Group::Size(16), DType::F16).contains("another tier"));
+    }
+
+    #[test]
+    fn pairs_of_values_make_halves_of_halves_only() {
+        let gpu = Gpu::new().expect("an adapter");
+        let at = |n, out, pair| {
+            let weight = Weight::alloc(&gpu, Format::Nf4, n, 4096, Group::Size(64)).expect("it fits");
+            let request = Request { spec: &QGEMV, m: 1, n, a: DType::F16, out, pair };
+            let caps = Caps { subgroup_barrier: true, ..gpu.caps().clone() };
+            variant(&caps, Tier::Spirv, &request, &weight).map(|(defines, _)| define(&defines, "THREADS"))
+        };
+        assert_eq!(at(8000, DType::F16, false), Ok(Some(640)));
+        for (n, out, pair) in [(7999, DType::F16, false), (8000, DType::F32, false), (8000, DType::F16, true)]
+        {
+            assert!(at(n, out, pair).is_err(), "{n} {out:?} {pair}");
+        }
     }
 }

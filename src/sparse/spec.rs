@@ -198,7 +198,7 @@ pub(super) fn gemv_variant(tier: Tier, traits: Traits, tile: GemvTile, scales: u
 /// Threads of a workgroup of `wgsl/common/sparse_walk.wgsl`.
 const WALK_THREADS: [u32; 3] = [32, 64, 128];
 
-/// Whether that serves one row of activations.
+/// Whether one row of activations picks pairs of halves: by that, or by `wgsl/sparse/gemv_sparse_tables.wgsl`.
 pub(super) fn walks(traits: Traits) -> bool {
     traits.pattern == Pattern::TwoOfFour && traits.format.is_quantised() && traits.dtypes.0 == DType::F16
 }

@@ -3,6 +3,7 @@
 use super::spec::{Traits, walks};
 use super::weight::SparseWeight;
 use crate::kernel::{Def, Needs, Variant, defines, set_flag};
+use crate::tensor::DType;
 
 /// How a workgroup divides its work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +40,7 @@ impl Tables {
     /// On so many compute units; nothing where the Subgroup tier is faster.
     pub fn choose(weight: &SparseWeight, traits: Traits, units: usize) -> Option<Tables> {
         let n = weight.n();
-        if !walks(traits) || n < Self::LEAST_ROWS || weight.packets() < Self::LEAST_PACKETS {
+        if !serves(traits) || n < Self::LEAST_ROWS || weight.packets() < Self::LEAST_PACKETS {
             return None;
         }
         let scales = match weight.packet_scales() {
@@ -88,10 +89,15 @@ impl Tables {
     }
 }
 
+/// Sums of four products are halves, which is enough for results that are halves too.
+fn serves(traits: Traits) -> bool {
+    walks(traits) && traits.dtypes.1 == DType::F16
+}
+
 /// What [`Tables::choose`] may choose.
 pub(super) fn table_variants() -> Vec<Variant> {
     let mut all = Vec::new();
-    for traits in Traits::all().into_iter().filter(|&traits| walks(traits)) {
+    for traits in Traits::all().into_iter().filter(|&traits| serves(traits)) {
         for subgroups in Tables::SUBGROUPS {
             all.extend(Tables::SCALES.map(|scales| Tables { subgroups, scales }.variant(traits)));
         }
@@ -101,7 +107,10 @@ pub(super) fn table_variants() -> Vec<Variant> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Compress, Pattern, SparseMatrix};
     use super::*;
+    use crate::Gpu;
+    use crate::format::{Format, Group, ScaleSearch};
 
     /// Of an H200.
     const UNITS: usize = 132;
@@ -125,5 +134,29 @@ mod tests {
             assert_eq!(groups(1 << 20, 64), UNITS);
         }
         assert_eq!([118_272, 118_273].map(|n| Tables::groups(896, n, 65, UNITS)), [132, 264]);
+    }
+
+    #[test]
+    fn tables_serve_many_long_rows_that_give_halves() {
+        let gpu = Gpu::new().expect("an adapter");
+        let weight = |n, k| {
+            let (pattern, format) = (Pattern::TwoOfFour, Format::Fp4);
+            let how = Compress {
+                pattern,
+                format,
+                group: Group::Size(32),
+                search: ScaleSearch::AbsMax,
+                importance: None,
+            };
+            let matrix = SparseMatrix::from_dense(&vec![0.5; n * k], n, k, &how).expect("legal");
+            SparseWeight::upload(&gpu, &matrix).expect("it fits")
+        };
+        let traits =
+            Traits { pattern: Pattern::TwoOfFour, format: Format::Fp4, dtypes: (DType::F16, DType::F16) };
+        let at = |n, k, traits| Tables::choose(&weight(n, k), traits, UNITS).map(|tables| tables.scales);
+        assert_eq!(at(1024, 2112, traits), Some(PacketScales::OneWord));
+        assert_eq!(at(1024, 2080, traits), Some(PacketScales::Each(2)), "an odd number of groups");
+        assert_eq!([at(1023, 2112, traits), at(1024, 2048, traits)], [None; 2]);
+        assert_eq!(at(1024, 2112, Traits { dtypes: (DType::F16, DType::F32), ..traits }), None);
     }
 }
