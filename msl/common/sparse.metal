@@ -1,6 +1,6 @@
 // Parameters, loads and epilogue of the products with N:M-sparse weights; one part of the rows of w per launch. Kept values come
 // in packets of 16 bytes, in chunks of eight (BLOCK and KEPT are m and n of the pattern): see docs/formats.md. For 2:4 the upload
-// has made the second position of a block one less, and has put codes SPLIT_PAIRS. Needs weight.metal.
+// has made the second position of a block one less. Needs weight.metal.
 struct Params {
     uint m;             // rows of a
     uint n;             // rows of this part of w
@@ -17,7 +17,7 @@ struct Params {
 // K is a multiple of 4, so rows of a start on whole vectors.
 using AUnit = vec<TA, 4>;
 
-// Eight kept values in the order of their columns. Where they lie SPLIT_PAIRS, the first ones of four pairs come before the second ones.
+// Eight kept values in the order of their columns. SPLIT_PAIRS: the upload has put the first codes of four pairs before the second ones.
 inline Eight kept_eight(uint4 packet, uint chunk) {
     Eight v = decode(packet, chunk);
 #if SPLIT_PAIRS

@@ -90,7 +90,7 @@ pub(super) fn variant(
             if !caps.subgroup_barrier {
                 return Err("no barrier of a subgroup".to_string());
             }
-            let tile = fragments_for(request, &traits, weight)?;
+            let tile = fragments_for(caps, request, &traits, weight)?;
             return Ok(fuse(gemv_fragment_variant(traits, (a, out), tile, pair), spec).into());
         }
         let halves = caps.half_subnormals && !has(spec, "gamma") && takes_pairs((a, out), traits.rows, pair);
@@ -142,8 +142,14 @@ pub(super) fn variant(
 const MULTIPLY_FAST: [u32; 2] = [0x10de, 0x10005];
 
 /// How the Spirv tier multiplies one row, or why it leaves it to others.
-fn fragments_for(request: &Request, traits: &Traits, weight: &Weight) -> Result<GemvFragments, String> {
+fn fragments_for(
+    caps: &Caps,
+    request: &Request,
+    traits: &Traits,
+    weight: &Weight,
+) -> Result<GemvFragments, String> {
     let (packets, group, format) = (weight.packets(), weight.group(), weight.format());
+    let pairs = caps.half_subnormals && takes_pairs((request.a, request.out), traits.rows, request.pair);
     if request.m != 1 || request.a != DType::F16 || traits.rows == Rows::Ragged {
         return Err("it takes one row, of halves, of a number of elements that 8 divides".to_string());
     }
@@ -154,10 +160,7 @@ fn fragments_for(request: &Request, traits: &Traits, weight: &Weight) -> Result<
     };
     scales
         .and_then(|scales| GemvFragments::choose(format, request.n, packets, scales))
-        .filter(|tile| {
-            tile.products != Products::Pairs
-                || takes_pairs((request.a, request.out), traits.rows, request.pair)
-        })
+        .filter(|tile| tile.products != Products::Pairs || pairs)
         .ok_or_else(|| format!("{} of {packets} packets by {group} is for another tier", format.name()))
 }
 
@@ -282,12 +285,14 @@ mod tests {
     #[test]
     fn pairs_of_values_make_halves_of_halves_only() {
         let gpu = Gpu::new().expect("an adapter");
-        let at = |n, out, pair| {
+        let served = |n, out, pair, half_subnormals| {
             let weight = Weight::alloc(&gpu, Format::Nf4, n, 4096, Group::Size(64)).expect("it fits");
             let request = Request { spec: &QGEMV, m: 1, n, a: DType::F16, out, pair };
-            let caps = Caps { subgroup_barrier: true, ..gpu.caps().clone() };
+            let caps = Caps { subgroup_barrier: true, half_subnormals, ..gpu.caps().clone() };
             variant(&caps, Tier::Spirv, &request, &weight).map(|(defines, _)| define(&defines, "THREADS"))
         };
+        let at = |n, out, pair| served(n, out, pair, true);
+        assert!(served(8000, DType::F16, false, false).is_err(), "subnormal halves are lost");
         assert_eq!(at(8000, DType::F16, false), Ok(Some(640)));
         for (n, out, pair) in [(7999, DType::F16, false), (8000, DType::F32, false), (8000, DType::F16, true)]
         {

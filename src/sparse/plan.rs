@@ -53,7 +53,8 @@ pub(super) fn variant(
         });
     }
     if tier == Tier::Spirv {
-        let tables = (m == 1).then(|| Tables::choose(weight, traits, caps.compute_units())).flatten();
+        let serves = m == 1 && caps.half_subnormals;
+        let tables = serves.then(|| Tables::choose(weight, traits, caps.compute_units())).flatten();
         let tables =
             tables.ok_or("it takes one row of halves to halves, and many and long rows of 2:4 in 4 bits")?;
         return Ok(tables.variant(traits).into());

@@ -1,6 +1,6 @@
 // Bindings, parameters and epilogue of the products with N:M-sparse weights; one part of the rows of w per launch. Kept values
 // come in packets of 16 bytes, in chunks of eight (BLOCK and KEPT are m and n of the pattern): see docs/formats.md. For 2:4 the
-// upload has made the second position of a block one less, so that a pair of positions is a number below 11, and has put codes SPLIT_PAIRS.
+// upload has made the second position of a block one less, so that a pair of positions is a number below 11.
 struct Params {
     m: u32,             // rows of a
     n: u32,             // rows of this part of w
@@ -30,7 +30,7 @@ var<immediate> params: Params;
 
 const CHUNK_COLUMNS = 8u * BLOCK / KEPT;
 
-// Eight kept values in the order of their columns. Where they lie SPLIT_PAIRS, the first ones of four pairs come before the second ones.
+// Eight kept values in the order of their columns. SPLIT_PAIRS: the upload has put the first codes of four pairs before the second ones.
 fn kept_eight(packet: Packet, chunk: u32) -> Eight {
     let v = decode(packet, chunk);
 #if SPLIT_PAIRS

@@ -5,9 +5,9 @@
 // through the subnormal halves q·2⁻²⁴ and FP4 through the halves v·2⁻¹⁴: two masks put a pair of codes into the two halves of a
 // word and unpack2x16float, which every GPU does in hardware, converts both. No table, no sign extension.
 //
-// HALVES adds half_weights(), and half_codes() for fp4; SMALL_SCALES, for fp4: they take scales times CODE_UNIT. BARE, for fp4 and int4, adds
+// HALVES adds half_weights(), and half_codes() for fp4; SMALL_SCALES, for fp4: they take scales times CODE_UNIT. BARE, for fp4, int4 and nf4, adds
 // bare_halves() and bare_order() (common/weight/bare.wgsl). MULTIPLIES: an integer product is as fast as a shift.
-// BOOK, for nf4 and nf3, keeps the codebook in workgroup memory. BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT,
+// BOOK, for nf4 and nf3, keeps the codebook in workgroup memory; with BARE all pairs of its values (common/weight/book_pairs.wgsl). BYTES, for integers, adds bytes(): sixteen codes, less BYTE_ZERO, times BYTE_UNIT,
 // as signed bytes for dot4I8Packed. in_order() gives activations in the order in which their bytes come.
 // Needs WEIGHT (a format), CODES (its block), SCALE_FORMAT = none|f16|e8m0|e4m3, STORED_ZEROS, QUANTISED, PACKET.
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
