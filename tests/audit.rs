@@ -101,6 +101,7 @@ fn what_the_budget_does_not_reach_is_counted() {
 fn wrong_calls_are_explained() {
     for (arguments, want) in [
         (&["--kernel", "nonsense"][..], "no such kernel"),
+        (&["--kernel", "rms_norm", "--kernel", "nonsense"], "no such kernel"),
         (&["--tier", "best"], "one of base, subgroup, coop, spirv, msl"),
         (&["--adapter", "nonsense adapter"], "no adapter's name contains"),
         (&["--inventory", "--kernel", "rms_norm"], "cannot be used with"),
@@ -116,7 +117,7 @@ fn wrong_calls_are_explained() {
 #[test]
 fn the_list_needs_no_adapter() {
     let output = Command::new(program())
-        .args(["--list", "--family", "norm"])
+        .args(["--list", "--kernel", "rms_norm", "--kernel", "layer_norm"])
         .env("WGMARLIN_ADAPTER", "nonsense adapter")
         .output()
         .expect("starts");
@@ -124,5 +125,9 @@ fn the_list_needs_no_adapter() {
     assert!(
         output.status.success() && text.contains("norm/rms_norm") && text.contains("tier base"),
         "{text}"
+    );
+    assert!(
+        text.contains("norm/layer_norm") && !text.contains("embed/embed"),
+        "only what was asked for: {text}"
     );
 }

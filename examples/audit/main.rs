@@ -27,9 +27,9 @@ struct Cli {
     /// Only this family.
     #[arg(long, value_name = "F")]
     family: Option<String>,
-    /// Only this kernel.
+    /// Only this kernel; may be given several times.
     #[arg(long, value_name = "K")]
-    kernel: Option<String>,
+    kernel: Vec<String>,
     /// Only this tier: base, subgroup, coop, spirv or msl.
     #[arg(long, value_name = "T", value_parser = tier)]
     tier: Option<Tier>,
@@ -134,11 +134,12 @@ impl Cli {
     fn kernels(&self) -> Result<Vec<&'static KernelSpec>, Failure> {
         let keep = |spec: &&&KernelSpec| {
             self.family.as_deref().is_none_or(|f| f == spec.family)
-                && self.kernel.as_deref().is_none_or(|k| k == spec.name)
+                && (self.kernel.is_empty() || self.kernel.iter().any(|k| k == spec.name))
                 && self.tier.is_none_or(|t| spec.tier(t).is_some())
         };
         let kept: Vec<_> = CATALOGUE.iter().filter(keep).copied().collect();
-        if kept.is_empty() {
+        let unknown = self.kernel.iter().any(|k| !kept.iter().any(|spec| spec.name == k));
+        if kept.is_empty() || unknown {
             let names: Vec<_> = CATALOGUE.iter().map(|s| format!("{}/{}", s.family, s.name)).collect();
             return Err(format!("no such kernel or tier; there are {}", names.join(", ")).into());
         }
