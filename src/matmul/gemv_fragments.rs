@@ -160,25 +160,26 @@ impl GemvFragments {
     /// Workgroups of so many threads for `n` rows of w: as many as run at the same time on so many compute units, or more if those would
     /// have too many rows.
     pub fn groups(products: Products, threads: usize, shares: usize, n: usize, units: usize) -> usize {
+        let (most, lanes) = (Self::most_tiles(products) as usize, Self::LANES as usize);
         // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations.
         let resident = match products {
             Products::Matrices => 16,
             Products::Bytes => 24,
-            Products::Pairs => threads / Self::LANES as usize,
+            Products::Pairs => {
+                let rows = threads / (lanes * shares);
+                return whole_rounds(n.div_ceil(rows), most * Self::ROWS as usize / rows, units);
+            }
         };
-        let rows = match products {
-            Products::Matrices | Products::Bytes => Self::ROWS as usize,
-            Products::Pairs => threads / (Self::LANES as usize * shares),
-        };
-        let steps = n.div_ceil(rows);
-        let resident = units * (resident * Self::LANES as usize / threads).max(1);
-        let most = (Self::most_tiles(products) * Self::ROWS) as usize / rows;
-        match products {
-            Products::Matrices | Products::Bytes => steps.min(resident).max(steps.div_ceil(most)),
-            // Whole rounds, as each workgroup makes a table.
-            Products::Pairs => steps.min(resident * steps.div_ceil(resident).div_ceil(most)),
-        }
+        let tiles = n.div_ceil(Self::ROWS as usize);
+        let resident = units * (resident * lanes / threads).max(1);
+        tiles.min(resident).max(tiles.div_ceil(most))
     }
+}
+
+/// Workgroups for so many steps, of which each takes `most` at most, where each fills a compute unit and first makes a table: one on each
+/// of so many units, or as many more as it takes.
+pub(crate) fn whole_rounds(steps: usize, most: usize, units: usize) -> usize {
+    steps.min(units * steps.div_ceil(units).div_ceil(most))
 }
 
 pub(super) fn gemv_fragment_variant(

@@ -43,6 +43,7 @@ pub(crate) use cases::{pack, places};
 pub use cpu::{Batches, activate, batched, gate_up, linear, mlp};
 pub use fused::{Mlp, Norm, Qkv, Workspace, record_mlp, record_qkv};
 pub use fused_spec::{NORM_GATE_UP_GEMV, NORM_QGEMV, NORM_QKV_GEMV, QKV, QKV_GEMV};
+pub(crate) use gemv_fragments::whole_rounds;
 pub(crate) use msl::MslTile;
 pub(crate) use plan::coop_groups;
 pub use spec::{GATE_UP, GATE_UP_GEMV, GEMM, QGEMM, QGEMV};

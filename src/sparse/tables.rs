@@ -3,6 +3,7 @@
 use super::spec::{Traits, walks};
 use super::weight::SparseWeight;
 use crate::kernel::{Def, Needs, Variant, defines, set_flag};
+use crate::matmul::whole_rounds;
 use crate::tensor::DType;
 
 /// How a workgroup divides its work.
@@ -85,7 +86,7 @@ impl Tables {
         let subgroups = threads / 32;
         let steps = n.div_ceil(subgroups);
         let most = if packets > Self::SLICE as usize { Self::MOST_ROWS as usize / subgroups } else { steps };
-        steps.min(units * steps.div_ceil(units).div_ceil(most))
+        whole_rounds(steps, most, units)
     }
 }
 

@@ -11,6 +11,7 @@ enable f16;
 //!include "common/rows.wgsl"
 //!include "common/bits_as_halves.wgsl"
 //!include "common/rate.wgsl"
+//!include "common/half_rate.wgsl"
 //!include "common/touch.wgsl"
 
 const SUBGROUPS = SHARES; // of a row
@@ -46,21 +47,17 @@ fn main(place: Place) {
 #for e EACH
 #for c PACKET_CHUNKS
     let kept_{e}_{c} = select(vec4<u32>(), raw_{e}_{c}, column_{e}_{c} < params.k);
-    let low_{e}_{c} = abs(four_halves(kept_{e}_{c}.x, kept_{e}_{c}.y));
-    let high_{e}_{c} = abs(four_halves(kept_{e}_{c}.z, kept_{e}_{c}.w));
-    top = max(top, max(low_{e}_{c}, high_{e}_{c}));
+    let low_{e}_{c} = four_halves(kept_{e}_{c}.x, kept_{e}_{c}.y);
+    let high_{e}_{c} = four_halves(kept_{e}_{c}.z, kept_{e}_{c}.w);
+    top = max(top, max(abs(low_{e}_{c}), abs(high_{e}_{c})));
 #endfor
 #endfor
     let most = f32(max(max(top.x, top.y), max(top.z, top.w)));
-    let safe = clamp(rate_of(most, 8u), 6.103515625e-5, 536870912.0);
-    // What halves cannot hold of it is a factor of its own, of tiny activations.
-    let rate = f16(min(safe, 32768.0));
-    let rest = f16(max(safe / 32768.0, 1.0));
-    let unit = inverse(safe);
+    let rate = max(half_rate(most, 8u), 6.103515625e-5); // no zero as a half: infinite activations stay so
+    let unit = inverse(rate);
 #for e EACH
 #for c PACKET_CHUNKS
-    let x_{e}_{c} = array<vec4<f16>, 2>(
-        four_halves(kept_{e}_{c}.x, kept_{e}_{c}.y) * rate * rest, four_halves(kept_{e}_{c}.z, kept_{e}_{c}.w) * rate * rest);
+    let x_{e}_{c} = array<vec4<f16>, 2>(times_rate(low_{e}_{c}, rate), times_rate(high_{e}_{c}, rate));
 #endfor
 #endfor
     workgroupBarrier();
@@ -71,7 +68,7 @@ fn main(place: Place) {
         let next_scale_{e} = load_scale(next, group_{e});
 #endfor
         // Zero; so that the compiler does not put off the next loads until they are used.
-        var sum = select(0.0, 1.0, never(next_w_0.x
+        var sum = select(0.0, 1.0, never(0u
 #for e EACH
             | next_w_{e}.x
 #endfor

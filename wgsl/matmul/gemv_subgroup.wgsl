@@ -38,6 +38,7 @@ const SUM_UNIT = CODE_UNIT;
 const BYTE_ZERO = 0.0;
 #if HALVES
 //!include "common/rate.wgsl"
+//!include "common/half_rate.wgsl"
 //!include "common/pairs.wgsl"
 #endif
 #endif
@@ -169,7 +170,7 @@ fn main(place: Place) {
             ready_{m} &= raw_{h}_{m}.x;
             top_{m} = higher(top_{m}, raw_{h}_{m});
 #endfor
-            let safe_{m} = min(rate_of(highest(top_{m}), 8u), 536870912.0);
+            let safe_{m} = half_rate(highest(top_{m}), 8u);
             let unit_{m} = inverse(safe_{m});
             // What halves cannot hold of it is a factor of its own, of tiny activations.
             let part_rate_{m} = min(safe_{m}, 32768.0);

@@ -12,6 +12,7 @@ enable f16;
 //!include "common/sparse.wgsl"
 //!include "common/bits_as_halves.wgsl"
 //!include "common/rate.wgsl"
+//!include "common/half_rate.wgsl"
 //!include "common/touch.wgsl"
 
 const SUBGROUPS = THREADS / 32u;
@@ -63,9 +64,9 @@ fn main(place: Place) {
             let next_scales_{e} = packet_scales(next, next_own_{e});
 #endfor
             // Zero; so that the compiler does not put off the next loads until they are used.
-            var sum = select(0.0, 1.0, never(next_bits_0.x
+            var sum = select(0.0, 1.0, never(0u
 #for e EACH
-                & next_bits_{e}.x
+                | next_bits_{e}.x
 #endfor
             ));
 #for e EACH
@@ -116,9 +117,8 @@ fn fill(quad: u32, x: vec4<f16>) {
 #for s 4
     top = max(top, subgroupShuffleXor(top, 1u << {s}u));
 #endfor
-    let safe = min(rate_of(top, TOP), 536870912.0);
-    // What halves cannot hold of it is a factor of its own, of tiny activations.
-    let y = x * f16(min(safe, 32768.0)) * f16(max(safe / 32768.0, 1.0));
+    let rate = half_rate(top, TOP);
+    let y = times_rate(x, rate);
     let q = quad % 16u;
     let l = quad / 16u;
     if l < LANES {
@@ -128,7 +128,7 @@ fn fill(quad: u32, x: vec4<f16>) {
         table[q][l + 8u * LANES] = y.xw;
         table[q][l + 9u * LANES] = y.yw;
         table[q][l + 10u * LANES] = y.zw;
-        if q == 0u { units[l] = inverse(safe); }
+        if q == 0u { units[l] = inverse(rate); }
     }
 }
 
