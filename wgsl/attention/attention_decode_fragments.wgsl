@@ -19,6 +19,7 @@ enable wgpu_cooperative_matrix;
 //!include "common/kv_decode.wgsl"
 //!include "common/kv_halves.wgsl"
 //!include "common/decode_query.wgsl"
+//!include "common/asked.wgsl"
 
 @group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> k: array<KLoad>;
@@ -160,11 +161,6 @@ fn main(place: Place) {
 #for c KC
     var k_{g}_{c} = k[row_of_key(row_{g}, i, more_{g}) * K_LOADS + {c}u * 4u + j];
 #endfor
-#for e 2
-#for c VC
-    var v_{g}{e}_{c} = v[row_of_key(row_{g}, 2u * j + {e}u, more_{g}) * V_LOADS + {c}u * 8u + i];
-#endfor
-#endfor
 #if QUANTISED
     var scale_{g} = scales[row_{g} + i];
 #endif
@@ -202,6 +198,29 @@ fn main(place: Place) {
     let weight_shift = i % 2u * 16u;
 
     for (var step = 0u; step < steps; step++) {
+        // V of this step, for behind the scores.
+#for g 2
+#for e 2
+#for c VC
+        let v_{g}{e}_{c} = v[row_of_key(row_{g}, 2u * j + {e}u, more_{g}) * V_LOADS + {c}u * 8u + i];
+#endfor
+#endfor
+#endfor
+        if step >= params.kv_len { // never, as a step has several keys
+            tops[0] = used(0u
+#for g 2
+#for e 2
+#for c VC
+#if BITS == 4
+                ^ v_piece(v_{g}{e}_{c}, 0u)
+#else
+                ^ v_{g}{e}_{c}.x
+#endif
+#endfor
+#endfor
+#endfor
+            );
+        }
         var s_lo = MatC();
         var s_hi = MatC();
 #for c KC
@@ -224,7 +243,7 @@ fn main(place: Place) {
 #endif
         let own_key_{g} = key + {g}u * 8u + i;
 #endfor
-        // The next step's K. Past the last key it is that of the last eight.
+        // The next step's keys. Past the last key they are those of the last eight.
         key += STEP;
         if (step + 1u) % 16u == 0u {
             looked_up = row_of_eight(min(own_eight + (step + 1u) * STEP, last_eight), sequence, head_row);
@@ -232,13 +251,24 @@ fn main(place: Place) {
 #for g 2
         row_{g} = subgroupShuffle(looked_up, (step + 1u) % 16u * 2u + {g}u);
         more_{g} = min(last - min(key + {g}u * 8u, last_eight), 7u);
+#endfor
+#if !QUANTISED
+        // Their K, before the weights: what is loaded lasts longer than the work.
+#for g 2
 #for c KC
         k_{g}_{c} = k[row_of_key(row_{g}, i, more_{g}) * K_LOADS + {c}u * 4u + j];
 #endfor
-#if QUANTISED
-        scale_{g} = scales[row_{g} + i];
-#endif
 #endfor
+        if step >= params.kv_len {
+            tops[0] = used(0u
+#for g 2
+#for c KC
+                ^ k_{g}_{c}.x
+#endfor
+#endfor
+            );
+        }
+#endif
         let lo = elements_of(s_lo);
         let hi = elements_of(s_hi);
 #for g 2
@@ -313,19 +343,25 @@ fn main(place: Place) {
         let weights = fragment_b(four_halves(pair_0, pair_1), zero);
 #for c VC
 #for y VY
-        {
-            let crossed = cross_keys(v_piece(v_00_{c}, {y}u), v_piece(v_01_{c}, {y}u), v_piece(v_10_{c}, {y}u), v_piece(v_11_{c}, {y}u));
-#for n 4
-            let columns_{n} = columns_of(crossed, {n}u);
-            sum_{c}_{y}_{n} = coopMultiplyAdd(fragment_a(columns_{n}.lo, columns_{n}.hi), weights, sum_{c}_{y}_{n});
-#endfor
-        }
+        let crossed_{c}_{y} = cross_keys(v_piece(v_00_{c}, {y}u), v_piece(v_01_{c}, {y}u), v_piece(v_10_{c}, {y}u), v_piece(v_11_{c}, {y}u));
 #endfor
 #endfor
+#if QUANTISED
+        // Their K behind V: whoever waits for one load of a loop waits for all that are under way.
 #for g 2
-#for e 2
+#for c KC
+        k_{g}_{c} = k[row_of_key(row_{g}, i, more_{g}) * K_LOADS + {c}u * 4u + j];
+#endfor
+        scale_{g} = scales[row_{g} + i];
+#endfor
+#endif
 #for c VC
-        v_{g}{e}_{c} = v[row_of_key(row_{g}, 2u * j + {e}u, more_{g}) * V_LOADS + {c}u * 8u + i];
+#for y VY
+#for n 4
+        {
+            let columns = columns_of(crossed_{c}_{y}, {n}u);
+            sum_{c}_{y}_{n} = coopMultiplyAdd(fragment_a(columns.lo, columns.hi), weights, sum_{c}_{y}_{n});
+        }
 #endfor
 #endfor
 #endfor

@@ -45,7 +45,7 @@ fn main(place: Place) {
     bad = unless_finite(bad, x_{e}, nothing);
     all += x_{e}.lo + x_{e}.hi;
 #endfor
-    let total = (all.x + all.y) + (all.z + all.w);
+    let total = total_of(all);
     let rate = rate_of(1.01 * highest(top), 14u); // digits below MOST
     let unit = inverse(rate) + ((bad.x + bad.y) + (bad.z + bad.w));
     // Sixteen columns are a unit of bytes().
@@ -66,10 +66,31 @@ fn main(place: Place) {
         let next = (index + min(t + 1u, own_steps - 1u) * groups) * STEP;
 #for c 4
         let row_{c} = min(next + {c}u, params.n - 1u); // past the end: computed, not stored
-        let next_w_{c} = load_packet(row_{c}, own);
+        var next_w_{c} = load_packet(row_{c}, own);
         let next_scale_{c} = load_scale(row_{c}, group);
 #endfor
+        // Never, as there are fewer steps than rows: it keeps the loads above, as in common/asked.wgsl. As the words are copied at any rate, it
+        // may as well change them.
+        if t >= params.n {
 #for c 4
+            next_w_{c} = subgroupShuffleXor(next_w_{c}, 1u);
+#endfor
+        }
+#for c 4
+#if CODES == int2
+        // Codes stay where they are in their bytes, so each place has sums of its own and counts four times the one below.
+#for i 4
+        var low_{c}_{i} = 0;
+        var high_{c}_{i} = 0;
+#for u 2
+        let bytes_{u}_{i}_{c} = in_place(w_{c}[{u}], {i}u);
+        low_{c}_{i} += dot4I8Packed(bytes_{u}_{i}_{c}, digits_{u}_{i}.x);
+        high_{c}_{i} += dot4I8Packed(bytes_{u}_{i}_{c}, digits_{u}_{i}.y);
+#endfor
+#endfor
+        let low_{c} = ((low_{c}_0 * 4 + low_{c}_1) * 4 + low_{c}_2) * 4 + low_{c}_3;
+        let high_{c} = ((high_{c}_0 * 4 + high_{c}_1) * 4 + high_{c}_2) * 4 + high_{c}_3;
+#else
         var low_{c} = 0;
         var high_{c} = 0;
 #for u 2
@@ -79,8 +100,9 @@ fn main(place: Place) {
         high_{c} += dot4I8Packed(bytes_{u}_{c}[{i}], digits_{u}_{i}.y);
 #endfor
 #endfor
+#endif
         let part_{c} = f32((high_{c} << 8u) + low_{c}) * unit;
-        let sum_{c} = scale_{c} * (part_{c} - (FIXED_ZERO - BYTE_ZERO) / SUM_UNIT * total);
+        let sum_{c} = scale_{c} * (part_{c} - ZERO / SUM_UNIT * total);
 #endfor
         let sum = sum_of_lanes(vec4<f32>(sum_0, sum_1, sum_2, sum_3), lane);
         if lane.subgroup_lane < STEP { partial[lane.subgroup * SUMS_ROOM + t * STEP + lane.subgroup_lane] = sum; }
@@ -92,6 +114,19 @@ fn main(place: Place) {
     workgroupBarrier();
     finish_kept(lane.thread, index, groups, own_steps);
 }
+
+// What is still to be taken off codes: ZERO times these activations.
+#if CODES == int2
+fn in_place(word: u32, place: u32) -> u32 {
+    let codes = word & (0x03030303u << (2u * place));
+    return select(codes, codes ^ 0x80808080u, place == 3u); // signed, and so less its zero
+}
+fn total_of(x: vec4<f32>) -> f32 { return x.x + x.y + x.z; }
+const ZERO = FIXED_ZERO;
+#else
+fn total_of(x: vec4<f32>) -> f32 { return (x.x + x.y) + (x.z + x.w); }
+const ZERO = FIXED_ZERO - BYTE_ZERO;
+#endif
 
 // The subgroup's sums of four values: lane l gets that of value l % 4, as in common/fold.wgsl.
 fn sum_of_lanes(four: vec4<f32>, lane: Lane) -> f32 {

@@ -124,9 +124,13 @@ fn main(place: Place) {
 #for s 2
                 let near_{s} = bare_halves(w_{e}_0_{s}, {c}u);
                 let far_{s} = bare_halves(w_{e}_1_{s}, {c}u);
+#endfor
+#for s 2
                 let w_low_{s} = fragment_a(four_halves(near_{s}.x, near_{s}.y), four_halves(far_{s}.x, far_{s}.y));
-                let w_high_{s} = fragment_a(four_halves(near_{s}.z, near_{s}.w), four_halves(far_{s}.z, far_{s}.w));
                 low_{s} = coopMultiplyAdd(w_low_{s}, x_low, low_{s});
+#endfor
+#for s 2
+                let w_high_{s} = fragment_a(four_halves(near_{s}.z, near_{s}.w), four_halves(far_{s}.z, far_{s}.w));
 #if INTEGERS
                 high_{s} = coopMultiplyAdd(w_high_{s}, x_high, high_{s});
 #else

@@ -2,7 +2,8 @@
 // EACH packets (16 bytes of kept codes, 64 columns), loaded a row ahead. All share a table of the pairs of activations that positions
 // can pick, six for each four columns, so that a pair of positions is one load and two codes are one multiply-add of halves. Entries lie
 // [entry][lane], so that gathering never conflicts. Pairs are numbered as in common/sparse_walk.wgsl.
-// Rows longer than the table go through it in slices; their sums wait in workgroup memory.
+// Rows longer than the table go through it in slices; their sums wait in workgroup memory. Sums that are ready wait in registers, one a lane, so
+// that up to 32 rows are finished at once.
 // Instructions bound it, so addresses are as the machine has them: a shift, and one operation that masks a number and adds the lane.
 enable f16;
 //!include "common/grid.wgsl"
@@ -13,12 +14,25 @@ enable f16;
 //!include "common/bits_as_halves.wgsl"
 //!include "common/rate.wgsl"
 //!include "common/half_rate.wgsl"
-//!include "common/touch.wgsl"
+//!include "common/asked.wgsl"
 
 const SUBGROUPS = THREADS / 32u;
 const LANES = EACH * 32u; // packets of a slice
-const QUAD = 11u * LANES + 2u; // entries of four columns, and two words so that filling does not conflict either
-var<workgroup> table: array<array<vec2<f16>, QUAD>, 16>;
+#if SCALE_PAIRS
+const SCALE_WORDS = 1u;
+#else
+const SCALE_WORDS = SCALES;
+#endif
+// Entries of even fours of columns are LANES words apart, those of odd ones ODD_STEP, so that two neighbouring numbers are found with one shift.
+// The even ones fill what the odd ones leave, and two words from one four to the next keep filling free of conflicts.
+const ODD_STEP = 16u * LANES;
+const ODD_FOUR = LANES + 2u;
+const EVEN_FOUR = 11u * LANES + 2u;
+const EVEN_FIRST = 8u * ODD_FOUR;
+const FIRST_EVENS = 5u; // and then three more, behind entries 5 of the odd ones
+const EVEN_SECOND = 5u * ODD_STEP + EVEN_FIRST + 2u * FIRST_EVENS;
+const ENTRIES = 10u * ODD_STEP + 8u * ODD_FOUR;
+var<workgroup> table: array<vec2<f16>, ENTRIES>;
 var<workgroup> units: array<f32, LANES>; // of the activations of each packet
 var<workgroup> partial: array<f32, MOST_ROWS>;
 
@@ -38,11 +52,13 @@ fn main(place: Place) {
     let first = min(index * SUBGROUPS + lane.subgroup, params.n - 1u);
 #for e EACH
     let lane_{e} = {e}u * 32u + lane.subgroup_lane;
-    let own_{e} = min(lane_{e}, last);
+    var own_{e} = min(lane_{e}, last);
     var w_{e} = w[first * params.packets + own_{e}];
     var bits_{e} = indices[first * params.packets + own_{e}];
-    var scales_{e} = packet_scales(first, own_{e});
+    var scales_{e} = scale_words(first, own_{e});
 #endfor
+    var kept = 0.0; // sums that are not finished yet, one a lane
+    var keeps = 0u; // so many
     var slice = 0u;
     loop {
 #for i FILLS
@@ -54,23 +70,25 @@ fn main(place: Place) {
 #endfor
         var at = lane.subgroup;
         for (var block = index * SUBGROUPS; block < params.n; block += stride) {
+            let row = min(block + lane.subgroup, params.n - 1u);
             let ends = block + stride >= params.n;
-            let next_slice = select(slice, slice + LANES, ends);
-            let next = min(select(block + stride, index * SUBGROUPS, ends) + lane.subgroup, params.n - 1u);
+            let next = min(block + stride + lane.subgroup, params.n - 1u);
 #for e EACH
-            let next_own_{e} = min(next_slice + lane_{e}, last);
-            let next_w_{e} = w[next * params.packets + next_own_{e}];
-            let next_bits_{e} = indices[next * params.packets + next_own_{e}];
-            let next_scales_{e} = packet_scales(next, next_own_{e});
+            let next_w_{e} = w[next * params.packets + own_{e}];
+            let next_bits_{e} = indices[next * params.packets + own_{e}];
+            let next_scales_{e} = scale_words(next, own_{e});
 #endfor
-            // Zero; so that the compiler does not put off the next loads until they are used.
-            var sum = select(0.0, 1.0, never(0u
+            if block >= params.n_all { // never: those are more than n
+                units[0] = used(0u
 #for e EACH
-                | next_bits_{e}.x
+                    ^ next_w_{e}.x ^ next_bits_{e}.x ^ next_scales_{e}[0]
 #endfor
-            ));
+                );
+            }
+            var sum = 0.0;
 #for e EACH
             {
+                let scales = packet_scales(scales_{e}, row, own_{e});
                 var all = 0.0;
 #for s SCALES
                 var part_{s} = 0.0;
@@ -81,7 +99,7 @@ fn main(place: Place) {
                     part_{s} += f32(four.x) + f32(four.y);
                 }
 #endfor
-                all += scales_{e}[{s}] * part_{s};
+                all += scales[{s}] * part_{s};
 #endfor
                 sum += all * unit_{e};
             }
@@ -89,12 +107,19 @@ fn main(place: Place) {
 #for s 5
             sum += subgroupShuffleXor(sum, 1u << {s}u);
 #endfor
-            let row = block + lane.subgroup;
-            if lane.subgroup_lane == 0u && row < params.n {
-                if slice > 0u { sum += partial[at]; }
-                if slice + LANES < params.packets { partial[at] = sum; } else { finish(sum * CODE_UNIT, 0u, row); }
-            }
+            if slice > 0u { sum += partial[at]; }
+            let waits = slice + LANES < params.packets;
+            if waits && lane.subgroup_lane == 0u { partial[at] = sum; }
             at += SUBGROUPS;
+            if !waits {
+                kept = select(kept, sum, lane.subgroup_lane == keeps);
+                keeps++;
+                if keeps == 32u || ends {
+                    let own_row = block - (keeps - 1u - lane.subgroup_lane) * stride + lane.subgroup;
+                    if lane.subgroup_lane < keeps && own_row < params.n { finish(kept * CODE_UNIT, 0u, own_row); }
+                    keeps = 0u;
+                }
+            }
 #for e EACH
             w_{e} = next_w_{e};
             bits_{e} = next_bits_{e};
@@ -105,6 +130,12 @@ fn main(place: Place) {
         if slice >= params.packets { break; }
 #for i FILLS
         x_{i} = load_quad(0u, slice * 64u + quad_{i} * 4u);
+#endfor
+#for e EACH
+        own_{e} = min(slice + lane_{e}, last);
+        w_{e} = w[first * params.packets + own_{e}];
+        bits_{e} = indices[first * params.packets + own_{e}];
+        scales_{e} = scale_words(first, own_{e});
 #endfor
         workgroupBarrier();
     }
@@ -122,12 +153,14 @@ fn fill(quad: u32, x: vec4<f16>) {
     let q = quad % 16u;
     let l = quad / 16u;
     if l < LANES {
-        table[q][l] = y.xy;
-        table[q][l + 4u * LANES] = y.xz;
-        table[q][l + 5u * LANES] = y.yz;
-        table[q][l + 8u * LANES] = y.xw;
-        table[q][l + 9u * LANES] = y.yw;
-        table[q][l + 10u * LANES] = y.zw;
+        let at = start_of(q) + l;
+        let step = step_of(q);
+        table[at] = y.xy;
+        table[at + 4u * step] = y.xz;
+        table[at + 5u * step] = y.yz;
+        table[at + 8u * step] = y.xw;
+        table[at + 9u * step] = y.yw;
+        table[at + 10u * step] = y.zw;
         if q == 0u { units[l] = inverse(rate); }
     }
 }
@@ -135,14 +168,25 @@ fn fill(quad: u32, x: vec4<f16>) {
 // Eight kept codes, the `h`th chunk of a packet, times what four pairs of positions pick: sums of four products. `own` is 4 times the lane.
 fn product(word: u32, bits: u32, h: u32, own: u32) -> vec2<f16> {
 #for j 4
-    let x_{j} = table[4u * h + {j}u][(number(bits, h % 2u * 4u + {j}u) | own) / 4u];
+    let x_{j} = table[start_of({j}u + 4u * h) + (number(bits, h % 2u * 4u + {j}u) | own) / 4u];
 #endfor
     return fma(pair(word, 3u), x_3, fma(pair(word, 2u), x_2, fma(pair(word, 1u), x_1, pair(word, 0u) * x_0)));
 }
 
-// The number of the `i`th pair, times the bytes of as many entries as there are lanes: 256.
+// Where the entries of a packet's `q`th four columns start, and how far they are apart.
+fn start_of(q: u32) -> u32 {
+    let nth = q / 2u;
+    let even = select(EVEN_SECOND - FIRST_EVENS * EVEN_FOUR, EVEN_FIRST, nth < FIRST_EVENS) + nth * EVEN_FOUR;
+    return select(even, nth * ODD_FOUR, q % 2u == 1u);
+}
+fn step_of(q: u32) -> u32 { return select(LANES, ODD_STEP, q % 2u == 1u); }
+
+// The number of the `i`th pair, times the bytes between entries: 2⁸ or 2¹².
 fn number(bits: u32, i: u32) -> u32 {
-    return select(bits >> (max(4u * i, 8u) - 8u), bits << (8u - min(4u * i, 8u)), i < 2u) & (15u * 4u * LANES);
+    const BYTE = 8u;
+    let shift = i / 2u * BYTE;
+    let shifted = select(bits >> (max(shift, BYTE) - BYTE), bits << BYTE, i < 2u);
+    return shifted & select(15u * 4u * LANES, 15u * 4u * ODD_STEP, i % 2u == 1u);
 }
 
 // Of eight kept codes numbers 2i and 2i + 1, in units of CODE_UNIT. TOP: activations up to twice 2^TOP neither vanish nor overflow in products.
@@ -156,16 +200,33 @@ const TOP = 8u;
 fn pair(word: u32, i: u32) -> vec2<f16> { return two_halves(pairs(word)[i]); }
 #endif
 
-fn packet_scales(row: u32, packet: u32) -> vec4<f32> {
+// The words of a packet's scales, as they come, and the scales.
+fn scale_words(row: u32, packet: u32) -> array<u32, SCALE_WORDS> {
+    var words: array<u32, SCALE_WORDS>;
+#if SCALE_PAIRS
+    words[0] = scales[row * params.groups / 2u + packet];
+#else
+#for s SCALES
+    words[{s}] = scales[scale_place(row, packet, {s}u) / 2u];
+#endfor
+#endif
+    return words;
+}
+fn packet_scales(words: array<u32, SCALE_WORDS>, row: u32, packet: u32) -> vec4<f32> {
     var all = vec4<f32>();
 #if SCALE_PAIRS
-    let two = unpack2x16float(scales[row * params.groups / 2u + packet]);
+    let two = unpack2x16float(words[0]);
     all.x = two.x;
     all.y = two.y;
 #else
 #for s SCALES
-    all[{s}] = scale_at(row, packet * 64u + {s}u * (64u / SCALES));
+    all[{s}] = half_of(words[{s}], scale_place(row, packet, {s}u));
 #endfor
 #endif
     return all;
 }
+#if !SCALE_PAIRS
+fn scale_place(row: u32, packet: u32, s: u32) -> u32 {
+    return row * params.groups + min((packet * 64u + s * (64u / SCALES)) >> params.group_shift, params.groups - 1u);
+}
+#endif
