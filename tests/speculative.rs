@@ -7,7 +7,7 @@ mod drafts;
 mod support;
 
 use drafts::{Drafts, TreeSize};
-use support::{Outcome, fails, fixture, generate};
+use support::{Copy, MODEL, Outcome, fails, fixture, generate, split};
 use wgmarlin::tree::{ROOT, Tree};
 
 const PROMPTS: [&str; 4] = [
@@ -112,6 +112,22 @@ fn wrong_sizes_and_filters_are_refused() {
         fails(&fixture, &[&args[..], &filter].concat(), &["--speculative", "--top-k and --top-p"]);
     }
     fails(&fixture, &["--check", "--speculative", "2x2"], &["--prompt"]);
+}
+
+/// Of what is no number some token would be chosen, with drafts as without.
+#[test]
+fn logits_that_are_no_numbers_are_refused() {
+    let copy = Copy::of("llama", "no-numbers").edit(MODEL, |mut bytes| {
+        let (header, data) = split(&bytes);
+        let gain = header["model.norm.weight"]["data_offsets"][0].as_u64().expect("start") as usize;
+        let at = bytes.len() - data.len() + gain;
+        bytes[at..at + 2].copy_from_slice(&[0xff, 0x7f]);
+        bytes
+    });
+    let args = ["--prompt", PROMPTS[0], "--weights", "f32"];
+    for more in [&[][..], &["--speculative", "2x2"], &["--speculative", "2x2", "--temperature", "1"]] {
+        fails(&copy.0, &[&args[..], more].concat(), &["the model's logits", "are not numbers"]);
+    }
 }
 
 fn look_back(text: &[u32], size: &str, most: usize) -> Drafts {

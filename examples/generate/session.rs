@@ -2,7 +2,7 @@
 
 use wgmarlin::argmax::{self, Argmax};
 use wgmarlin::sample::{self, Choice, Sample};
-use wgmarlin::{DType, Readback, Recorder, Tensor, Tier};
+use wgmarlin::{DType, Gpu, Readback, Recorder, Tensor, Tier};
 
 use crate::cache::{Cache, Kv};
 use crate::error::{Error, Result};
@@ -178,10 +178,8 @@ impl<'m> Session<'m> {
         self.start(last)?;
         for n in 0..max_new.min(self.cache.context - self.past) {
             let id = self.step(choice)?;
-            // Of what is no number some token would be chosen, perhaps one that ends the text.
-            if n == 0 && self.model.gpu.read::<f32>(&self.logits)?.iter().any(|x| x.is_nan()) {
-                let why = "are not numbers; the model's activations may pass what their type holds";
-                return Err(Error::invalid("the model's logits", why));
+            if n == 0 {
+                numbers(&self.model.gpu, &self.logits)?;
             }
             if !each(id)? {
                 break;
@@ -199,6 +197,15 @@ impl<'m> Session<'m> {
         let (past, what) = (self.past, "context");
         Err(Error::invalid(what, format!("{tokens} tokens after {past} do not fit in {context} positions")))
     }
+}
+
+/// Fails if what the first token is chosen of is no number: some token would be chosen, perhaps one that ends the text.
+pub fn numbers(gpu: &Gpu, logits: &Tensor) -> Result<()> {
+    if gpu.read::<f32>(logits)?.iter().any(|x| x.is_nan()) {
+        let why = "are not numbers; the model's activations may pass what their type holds";
+        return Err(Error::invalid("the model's logits", why));
+    }
+    Ok(())
 }
 
 /// Notes the kernels that a pass has launched.

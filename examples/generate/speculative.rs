@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::drafts::{Drafts, TreeSize};
 use crate::error::{Error, Result};
 use crate::model::{Activations, Model};
-use crate::session::{Session, note};
+use crate::session::{Session, note, numbers};
 
 /// How well the drafts did.
 #[derive(Clone, Copy, Default)]
@@ -86,19 +86,29 @@ impl Buffers {
         })
     }
 
-    /// Records the pass: what the model makes of every node, which of them it accepts, and their rows in the cache.
-    fn record(
+    /// Records what the model makes of every node.
+    fn record_logits(
         &self,
         r: &mut Recorder<'_, '_>,
         model: &Model,
         cache: &Cache,
         past: usize,
-        choice: &Choice,
     ) -> wgmarlin::Result<()> {
-        let Buffers { t, logits, parents, mask, depths, best, path, accepted, next } = self;
+        let Buffers { t, logits, parents, mask, depths, .. } = self;
         tree::record_mask(r, &TreeMask { parents, mask, depths })?;
         model.forward(r, t, cache.keys(past))?;
-        model.logits(r, t, logits)?;
+        model.logits(r, t, logits)
+    }
+
+    /// Records which nodes it accepts, and that their rows stay in the cache. The logits become probabilities.
+    fn record_choice(
+        &self,
+        r: &mut Recorder<'_, '_>,
+        cache: &Cache,
+        past: usize,
+        choice: &Choice,
+    ) -> wgmarlin::Result<()> {
+        let Buffers { t, logits, parents, best, path, accepted, next, .. } = self;
         let (nodes, tokens) = (t.ids.len(), &t.ids.reshape(parents.shape())?);
         if choice.temperature == 0.0 {
             argmax::record(r, &Argmax { logits, index: &best.reshape(&[nodes])? })?;
@@ -137,7 +147,7 @@ impl Session<'_> {
         let most = max_new.min(self.cache.context - self.past);
         while text.len() - prompt.len() < most {
             let drafts = Drafts::look_back(&text, size, self.cache.context - self.past);
-            let new = self.verify(&buffers, &drafts, choice)?;
+            let new = self.verify(&buffers, &drafts, choice, acceptance.passes == 0)?;
             acceptance.passes += 1;
             acceptance.drafts += drafts.tokens.len() - 1;
             acceptance.accepted += new.len() - 1;
@@ -151,8 +161,15 @@ impl Session<'_> {
         Ok(acceptance)
     }
 
-    /// One pass over a tree: the drafts that were accepted, and the token that follows them.
-    fn verify(&mut self, buffers: &Buffers, drafts: &Drafts, choice: &Choice) -> Result<Vec<u32>> {
+    /// One pass over a tree: the drafts that were accepted, and the token that follows them. The first one is in two parts, between which
+    /// the logits are looked at.
+    fn verify(
+        &mut self,
+        buffers: &Buffers,
+        drafts: &Drafts,
+        choice: &Choice,
+        first: bool,
+    ) -> Result<Vec<u32>> {
         let Drafts { tokens, parents } = drafts;
         let (gpu, vocab, past) = (&self.model.gpu, self.model.description.vocab, self.past);
         let buffers = buffers.first(gpu, tokens.len())?;
@@ -162,8 +179,16 @@ impl Session<'_> {
         gpu.write(&buffers.t.positions, &positions)?;
         gpu.write(&buffers.parents, parents)?;
         self.cache.advance(past, tokens.len())?;
+        let logits = |r: &mut Recorder<'_, '_>| buffers.record_logits(r, self.model, &self.cache, past);
+        if first {
+            gpu.run(|r| logits(r).map(|()| note(&mut self.used, r)))?;
+            numbers(gpu, &buffers.logits)?;
+        }
         gpu.run(|r| {
-            buffers.record(r, self.model, &self.cache, past, choice)?;
+            if !first {
+                logits(r)?;
+            }
+            buffers.record_choice(r, &self.cache, past, choice)?;
             note(&mut self.used, r);
             Ok(())
         })?;

@@ -78,7 +78,7 @@ fn main(place: Place) {
             let next_bits_{e} = indices[next * params.packets + own_{e}];
             let next_scales_{e} = scale_words(next, own_{e});
 #endfor
-            if block >= params.n_all { // never: those are more than n
+            if block >= params.n_all { // never: of those there are n at least
                 units[0] = used(0u
 #for e EACH
                     ^ next_w_{e}.x ^ next_bits_{e}.x ^ next_scales_{e}[0]
