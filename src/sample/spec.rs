@@ -34,6 +34,8 @@ pub static SAMPLE: KernelSpec = KernelSpec {
 };
 
 const THREADS: u32 = 256;
+/// Keys that a workgroup lists.
+const ROOM: u32 = 2048;
 
 /// `wide`: vectors of four, for rows that are a multiple of four.
 pub(super) fn variant(dtype: DType, wide: bool) -> Variant {
@@ -43,11 +45,12 @@ pub(super) fn variant(dtype: DType, wide: bool) -> Variant {
             UNIT = Def::Type(unit(dtype, wide)),
             WIDTH = Def::Num(if wide { 4 } else { 1 }),
             THREADS = Def::Num(THREADS),
+            ROOM = Def::Num(ROOM),
         ],
         needs: Needs {
             f16: dtype == DType::F16,
-            // Two histogram words and a scan's pair for each thread, and the values that all share.
-            workgroup_storage: THREADS * 16 + 24,
+            // Two histogram words and a scan's pair for each thread, listed keys, and the values that all share.
+            workgroup_storage: THREADS * 16 + ROOM * 4 + 28,
             threads: THREADS,
             ..Needs::default()
         },
@@ -73,6 +76,8 @@ enum Data {
     Far,
     /// All the same: how many a filter keeps shows in every draw.
     Equal,
+    /// All different and close together, the last one the greatest.
+    Rising,
 }
 
 fn cases() -> Vec<Case> {
@@ -111,6 +116,12 @@ fn cases() -> Vec<Case> {
             // A threshold that is off by 2^-16 draws another column.
             cases.push(case(Full, dtype, 2, 262_144, Data::Equal, choice));
         }
+        // As many close together as a workgroup lists, and one more.
+        for cols in [ROOM, ROOM + 1].map(|n| n as usize) {
+            for choice in [hard[0], choices[3]] {
+                cases.push(case(Full, dtype, 8, cols, Data::Rising, choice));
+            }
+        }
         for choice in hard {
             for data in all {
                 cases.push(case(Full, dtype, 8, 1000, data, choice));
@@ -141,6 +152,7 @@ fn case(level: Level, dtype: DType, rows: usize, cols: usize, data: Data, choice
                     (Data::Special, 0..3) | (Data::AllNan, _) => f32::NAN,
                     (Data::Special, 3..6) => f32::NEG_INFINITY,
                     (Data::Equal, _) => 1.5,
+                    (Data::Rising, _) => 1.5 + (i % cols) as f32 / cols as f32 * 0.1,
                     (Data::Ties, n) => (n % 4) as f32 * 0.5 - 1.0,
                     (Data::Far, _) if i % cols == cols / 2 || i % cols == cols / 3 => *value + 40_000.0,
                     (Data::Far, _) => *value - 20_000.0,

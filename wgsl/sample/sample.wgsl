@@ -2,7 +2,8 @@
 // A filter is a threshold on the logits' ordered keys plus an index up to which ties at it are kept. It is found like
 // the digits of a number: a histogram of weights over 256 bins, the bin where the weight from above reaches what is
 // needed, then the next digit inside that bin; first by distance to the maximum, which spreads real logits evenly (no
-// crowding on few atomics), then by the key's four bytes. The weight is 1 for top-k, the probability for top-p.
+// crowding on few atomics), then by the key's four bytes. The weight is 1 for top-k, the probability for top-p. The bin
+// that the first digit finds mostly has few keys: the walk for the second one lists them, and the others do without the row.
 // Probabilities are 64-bit integers in units of 2^-45 of the greatest: sums do not depend on the order of threads, so
 // that filters and draws are exact and repeatable.
 #if T == f16
@@ -30,6 +31,8 @@ var<immediate> params: Params;
 var<workgroup> low: array<atomic<u32>, THREADS>;
 var<workgroup> high: array<atomic<u32>, THREADS>;
 var<workgroup> most: atomic<u32>;
+var<workgroup> list: array<u32, ROOM>; // keys of a bin, in any order
+var<workgroup> listed: atomic<u32>; // so many, or more than there is room for
 
 // Infinities count as ±10^38, so that differences stay finite.
 fn level_of(key: u32) -> f32 {
@@ -102,6 +105,17 @@ fn kept_weight(row: u32, unit: u32, n: u32, cut: Cut, only: u32, top: f32, masse
     return sum;
 }
 
+// Adds a key to a bin of the histogram.
+fn weigh(bin: u32, gap: f32, masses: bool) {
+    var weight = vec2(1u, 0u);
+    if masses { weight = mass(gap); }
+    if weight.x != 0u {
+        let old = atomicAdd(&low[bin], weight.x);
+        if old > NONE - weight.x { weight.y += 1u; }
+    }
+    if weight.y != 0u { atomicAdd(&high[bin], weight.y); }
+}
+
 // Narrows `cut` to the top_k greatest, or with `masses` to the fewest greatest whose mass reaches top_p of the whole.
 fn narrowed(row: u32, cut: Cut, top: f32, masses: bool, thread: u32) -> Cut {
     let bins_per_unit = select(8.0, 8.0 * params.inv_temperature, masses);
@@ -112,8 +126,16 @@ fn narrowed(row: u32, cut: Cut, top: f32, masses: bool, thread: u32) -> Cut {
         let shift = 32u - 8u * max(level, 1u);
         atomicStore(&low[thread], 0u);
         atomicStore(&high[thread], 0u);
+        if thread == 0u && level == 0u { atomicStore(&listed, 0u); }
         workgroupBarrier();
-        for (var unit = thread; unit < logit_units(); unit += THREADS) {
+        // Level 1 has listed the keys of the coarse bin.
+        let count = atomicLoad(&listed);
+        let few = select(0u, count, level > 1u && count <= ROOM);
+        for (var i = thread; i < few; i += THREADS) {
+            let key = list[i];
+            if (key >> (shift + 8u)) == prefix { weigh((key >> shift) & 255u, top - level_of(key), masses); }
+        }
+        for (var unit = thread; unit < logit_units() && few == 0u; unit += THREADS) {
             let keys = keys4(row, unit);
             for (var i = 0u; i < 4u; i++) {
                 let key = keys[i];
@@ -126,14 +148,12 @@ fn narrowed(row: u32, cut: Cut, top: f32, masses: bool, thread: u32) -> Cut {
                 } else {
                     if bin != coarse || (level > 1u && (key >> (shift + 8u)) != prefix) { continue; }
                     bin = (key >> shift) & 255u;
+                    if level == 1u && coarse != 0u {
+                        let at = atomicAdd(&listed, 1u);
+                        if at < ROOM { list[at] = key; }
+                    }
                 }
-                var weight = vec2(1u, 0u);
-                if masses { weight = mass(gap); }
-                if weight.x != 0u {
-                    let old = atomicAdd(&low[bin], weight.x);
-                    if old > NONE - weight.x { weight.y += 1u; }
-                }
-                if weight.y != 0u { atomicAdd(&high[bin], weight.y); }
+                weigh(bin, gap, masses);
             }
         }
         workgroupBarrier();
