@@ -76,7 +76,7 @@ enum Data {
     Far,
     /// All the same: how many a filter keeps shows in every draw.
     Equal,
-    /// All different and close together, the last one the greatest.
+    /// Close together and rising, in f32 all different.
     Rising,
 }
 

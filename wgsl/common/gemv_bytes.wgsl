@@ -83,7 +83,7 @@ fn main(place: Place) {
         var low_{c}_{i} = 0;
         var high_{c}_{i} = 0;
 #for u 2
-        let bytes_{u}_{i}_{c} = in_place(w_{c}[{u}], {i}u);
+        let bytes_{u}_{i}_{c} = bytes_in_place(w_{c}, {u}u, {i}u);
         low_{c}_{i} += dot4I8Packed(bytes_{u}_{i}_{c}, digits_{u}_{i}.x);
         high_{c}_{i} += dot4I8Packed(bytes_{u}_{i}_{c}, digits_{u}_{i}.y);
 #endfor
@@ -117,10 +117,6 @@ fn main(place: Place) {
 
 // What is still to be taken off codes: ZERO times these activations.
 #if CODES == int2
-fn in_place(word: u32, place: u32) -> u32 {
-    let codes = word & (0x03030303u << (2u * place));
-    return select(codes, codes ^ 0x80808080u, place == 3u); // signed, and so less its zero
-}
 fn total_of(x: vec4<f32>) -> f32 { return x.x + x.y + x.z; }
 const ZERO = FIXED_ZERO;
 #else

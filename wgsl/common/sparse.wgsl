@@ -49,10 +49,13 @@ fn inside(x: vec4<TA>, k: u32) -> vec4<f32> {
     return select(vec4<f32>(), vec4<f32>(x), k < params.k);
 }
 
-// The scale of a row's column `k`; past the end that of its last group.
+// Where the scale of a row's column `k` is, and the scale; past the end those of its last group.
+fn scale_place(row: u32, k: u32) -> u32 {
+    return row * params.groups + min(k >> params.group_shift, params.groups - 1u);
+}
 fn scale_at(row: u32, k: u32) -> f32 {
 #if QUANTISED
-    let at = row * params.groups + min(k >> params.group_shift, params.groups - 1u);
+    let at = scale_place(row, k);
 #if NEEDS_F16
     return f32(scales[at]);
 #else

@@ -88,7 +88,7 @@ fn main(place: Place) {
             var sum = 0.0;
 #for e EACH
             {
-                let scales = packet_scales(scales_{e}, row, own_{e});
+                let own_scales = packet_scales(scales_{e}, row, own_{e});
                 var all = 0.0;
 #for s SCALES
                 var part_{s} = 0.0;
@@ -99,7 +99,7 @@ fn main(place: Place) {
                     part_{s} += f32(four.x) + f32(four.y);
                 }
 #endfor
-                all += scales[{s}] * part_{s};
+                all += own_scales[{s}] * part_{s};
 #endfor
                 sum += all * unit_{e};
             }
@@ -207,7 +207,7 @@ fn scale_words(row: u32, packet: u32) -> array<u32, SCALE_WORDS> {
     words[0] = scales[row * params.groups / 2u + packet];
 #else
 #for s SCALES
-    words[{s}] = scales[scale_place(row, packet, {s}u) / 2u];
+    words[{s}] = scales[scale_place(row, packet * 64u + {s}u * (64u / SCALES)) / 2u];
 #endfor
 #endif
     return words;
@@ -220,13 +220,8 @@ fn packet_scales(words: array<u32, SCALE_WORDS>, row: u32, packet: u32) -> vec4<
     all.y = two.y;
 #else
 #for s SCALES
-    all[{s}] = half_of(words[{s}], scale_place(row, packet, {s}u));
+    all[{s}] = half_of(words[{s}], scale_place(row, packet * 64u + {s}u * (64u / SCALES)));
 #endfor
 #endif
     return all;
 }
-#if !SCALE_PAIRS
-fn scale_place(row: u32, packet: u32, s: u32) -> u32 {
-    return row * params.groups + min((packet * 64u + s * (64u / SCALES)) >> params.group_shift, params.groups - 1u);
-}
-#endif

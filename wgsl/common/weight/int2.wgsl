@@ -30,5 +30,10 @@ fn bytes(p: Packet, unit: u32) -> vec4<u32> {
     // Their upper two bits are signed, so the zero costs nothing.
     return ((vec4<u32>(p[unit]) << vec4<u32>(6u, 4u, 2u, 0u)) ^ vec4<u32>(0x80808080u)) & vec4<u32>(0xc0c0c0c0u);
 }
+// Four of them where they lie in their bytes: times four to the power of their place. Only the topmost are signed, and so less their zero.
+fn bytes_in_place(p: Packet, unit: u32, place: u32) -> u32 {
+    let codes = p[unit] & (0x03030303u << (2u * place));
+    return select(codes, codes ^ 0x80808080u, place == 3u);
+}
 fn in_order(x: Eight, y: Eight) -> mat4x4<f32> { return transpose(mat4x4<f32>(x.lo, x.hi, y.lo, y.hi)); }
 #endif
