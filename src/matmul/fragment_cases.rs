@@ -72,6 +72,8 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     });
     all.push(Spec { part_bytes: 1 << 20, bias: true, ..fp4 });
     all.push(Spec { shape: (1, 2130, 8256), ..int4 });
+    all.push(Spec { shape: (1, 4300, 4096), ..fp4 });
+    all.push(Spec { shape: (1, 8002, 3648), ..int4 });
     let [.., longest, most] = BYTES_SHAPES.map(|shape| new(spec, shape));
     let bytes = new(spec, BYTES_SHAPES[0]);
     let scaled = |scale| Spec { scales: Some(scale), dtypes: (DType::F16, DType::F32), ..bytes };

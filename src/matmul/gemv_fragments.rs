@@ -13,6 +13,8 @@ pub(super) struct GemvFragments {
     subgroups: u32,
     /// How many of them have a part of a row each: all, or of pairs a team.
     pub shares: u32,
+    /// What a share has of a row: blocks of eight packets or, of bytes and pairs, packets a lane.
+    each: u32,
     pub products: Products,
     pub scales: TwoScales,
 }
@@ -61,13 +63,11 @@ impl GemvFragments {
     pub const LANES: u32 = 32;
     /// Of w, in a tile.
     pub const ROWS: u32 = 16;
-    /// Of eight packets, that a subgroup has of a tile.
-    const BLOCKS: u32 = 4;
-    /// Packets of a row that a lane has of pairs.
-    const LANE_PACKETS: u32 = 2;
-    /// Rows of different lengths find one that leaves few blocks empty. 16 are those on matrices whose registers a compute unit has
-    /// room for at once (see [`GemvFragments::groups`]); of workgroup memory 48 KiB would hold 18.
-    const SUBGROUPS: [u32; 10] = [4, 5, 6, 7, 8, 10, 11, 12, 14, 16];
+    /// With four blocks each. Rows of different lengths find one that leaves few blocks empty. 16 are those whose registers a compute unit
+    /// has room for at once (see [`GemvFragments::groups`]); of workgroup memory 48 KiB would hold 18.
+    const SUBGROUPS: [u32; 9] = [5, 6, 7, 8, 10, 11, 12, 14, 16];
+    /// With one block each, of rows that are not longer: `wgsl/common/gemv_short.wgsl`. They fill a compute unit.
+    const SHORT: [u32; 2] = [14, 16];
 
     pub fn formats() -> [Format; 5] {
         Self::FORMATS.map(|(format, _)| format)
@@ -76,37 +76,44 @@ impl GemvFragments {
     /// Those that may meet such weights.
     pub fn all(format: Format) -> impl Iterator<Item = GemvFragments> {
         let ways = Self::FORMATS.iter().find(|(one, _)| *one == format).map_or(&[][..], |(_, ways)| ways);
-        let each =
+        let kinds =
             ways.iter().flat_map(|&products| products.scales().iter().map(move |&scales| (products, scales)));
-        each.flat_map(|(products, scales)| {
-            let shapes = Self::shapes(products);
-            shapes.map(move |(subgroups, shares)| GemvFragments { subgroups, shares, products, scales })
+        kinds.flat_map(|(products, scales)| {
+            Self::shapes(products).into_iter().map(move |(subgroups, shares, each)| GemvFragments {
+                subgroups,
+                shares,
+                each,
+                products,
+                scales,
+            })
         })
     }
 
-    /// Subgroups and shares, the least room first. Of pairs some 20 subgroups are those that registers leave room for.
-    fn shapes(products: Products) -> impl Iterator<Item = (u32, u32)> {
-        let pairs = products == Products::Pairs;
-        let teams = (2..=8).filter(move |_| pairs).map(|shares| (20 / shares * shares, shares));
-        teams.chain(Self::SUBGROUPS.into_iter().filter(move |_| !pairs).map(|all| (all, all)))
-    }
-
-    /// Packets of a share.
-    const fn share(products: Products) -> u32 {
+    /// Subgroups, shares and what each of these has, the least room first. Of pairs some 20 subgroups are those that registers leave room for.
+    fn shapes(products: Products) -> Vec<(u32, u32, u32)> {
+        let all = |subgroups: &[u32], each| subgroups.iter().map(|&s| (s, s, each)).collect::<Vec<_>>();
         match products {
-            Products::Matrices => 8 * Self::BLOCKS,
-            Products::Bytes => Self::LANES,
-            Products::Pairs => Self::LANES * Self::LANE_PACKETS,
+            Products::Matrices => [all(&Self::SHORT, 1), all(&Self::SUBGROUPS, 4)].concat(),
+            Products::Bytes => [all(&[4], 1), all(&Self::SUBGROUPS, 1)].concat(),
+            Products::Pairs => (2..=8).map(|shares| (20 / shares * shares, shares, 2)).collect(),
         }
     }
 
-    /// What is fastest for `n` rows of so many packets, as measured on an H200; nothing where the Subgroup tier is. Of INT4 that is so where
-    /// rows are enough to fill the GPU and short; where they are more than that, matrices win again.
+    /// Packets of a row that it has room for.
+    const fn packets(products: Products, shares: u32, each: u32) -> usize {
+        let lanes = match products {
+            Products::Matrices => 8,
+            Products::Bytes | Products::Pairs => Self::LANES,
+        };
+        (shares * each * lanes) as usize
+    }
+
+    /// What is fastest for `n` rows of so many packets, as measured on an H200; nothing where the Subgroup tier is.
     fn products(format: Format, n: usize, packets: usize) -> Option<Products> {
         match (format, (8000..32_000).contains(&n)) {
             _ if n < Self::LEAST_ROWS => None,
-            (Format::Fp4, _) | (Format::Int4, false) => Some(Products::Matrices),
             (Format::Int4, true) if packets > 128 => Some(Products::Bytes),
+            (Format::Fp4 | Format::Int4, _) => Some(Products::Matrices),
             (Format::Int3 | Format::Int2, true) => Some(Products::Bytes),
             (Format::Nf4, _) if n >= 8000 => Some(Products::Pairs),
             _ => None,
@@ -116,61 +123,57 @@ impl GemvFragments {
     /// For a weight of `n` rows of so many packets with such scales, where this is faster than the Subgroup tier.
     pub fn choose(format: Format, n: usize, packets: usize, scales: TwoScales) -> Option<GemvFragments> {
         let products = Self::products(format, n, packets)?;
-        let room = |shares: u32| (shares * Self::share(products)) as usize;
-        let enough = Self::shapes(products).find(|&(_, shares)| room(shares) >= packets);
         let scales = if products.scales().contains(&scales) { scales } else { TwoScales::Same };
-        enough.filter(|_| packets > Self::LEAST_PACKETS).map(|(subgroups, shares)| GemvFragments {
-            subgroups,
-            shares,
-            products,
-            scales,
-        })
+        Self::shapes(products)
+            .into_iter()
+            .find(|&(_, shares, each)| Self::packets(products, shares, each) >= packets)
+            .filter(|_| packets > Self::LEAST_PACKETS)
+            .map(|(subgroups, shares, each)| GemvFragments { subgroups, shares, each, products, scales })
     }
 
     pub const fn threads(&self) -> u32 {
         self.subgroups * Self::LANES
     }
 
-    /// What a share has of a row: blocks of eight packets or, of pairs, packets a lane.
-    pub const fn each(&self) -> u32 {
-        match self.products {
-            Products::Matrices | Products::Bytes => Self::BLOCKS,
-            Products::Pairs => Self::LANE_PACKETS,
-        }
-    }
-
     /// Tiles of a workgroup, at most.
-    pub const fn most_tiles(products: Products) -> u32 {
-        match products {
-            Products::Matrices | Products::Bytes => 8,
-            Products::Pairs => 32,
+    const fn most_tiles(products: Products, each: u32) -> u32 {
+        match (products, each) {
+            (Products::Pairs, _) | (Products::Matrices, 1) => 32,
+            (Products::Matrices | Products::Bytes, _) => 8,
         }
     }
 
-    /// Sums of a share, and activations of its packets and a packet of zeros, 64 bytes each, or all pairs of values, once for each lane.
+    /// Sums of a share, and of several blocks activations of its packets and a packet of zeros, 64 bytes each, or all pairs of values, once for each lane.
     pub const fn workgroup_storage(&self) -> u32 {
-        let sums = self.shares * Self::most_tiles(self.products) * Self::ROWS * 4;
+        let sums = self.shares * Self::most_tiles(self.products, self.each) * Self::ROWS * 4;
         match self.products {
-            Products::Matrices => self.shares * (Self::BLOCKS * 8 + 1) * 64 + sums,
-            Products::Bytes => sums,
+            Products::Matrices if self.each > 1 => self.shares * (self.each * 8 + 1) * 64 + sums,
+            Products::Matrices | Products::Bytes => sums,
             Products::Pairs => 256 * Self::LANES * 4 + sums,
         }
     }
 
-    /// Workgroups of so many threads for `n` rows of w: as many as run at the same time on so many compute units, or more if those would
-    /// have too many rows.
-    pub fn groups(products: Products, threads: usize, shares: usize, n: usize, units: usize) -> usize {
-        let (most, lanes) = (Self::most_tiles(products) as usize, Self::LANES as usize);
+    /// Workgroups of so many threads, whose `shares` have `each` of a row, for `n` rows of w: as many as run at the same time on so many compute
+    /// units, or more if those would have too many rows.
+    pub fn groups(
+        products: Products,
+        (threads, shares, each): (usize, usize, usize),
+        n: usize,
+        units: usize,
+    ) -> usize {
+        let (most, lanes) = (Self::most_tiles(products, each as u32) as usize, Self::LANES as usize);
+        let side = Self::ROWS as usize;
+        let tiles = n.div_ceil(side);
         // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations.
         let resident = match products {
+            Products::Matrices if each == 1 => return whole_rounds(tiles, most, units),
             Products::Matrices => 16,
             Products::Bytes => 24,
             Products::Pairs => {
                 let rows = threads / (lanes * shares);
-                return whole_rounds(n.div_ceil(rows), most * Self::ROWS as usize / rows, units);
+                return whole_rounds(n.div_ceil(rows), most * side / rows, units);
             }
         };
-        let tiles = n.div_ceil(Self::ROWS as usize);
         let resident = units * (resident * lanes / threads).max(1);
         tiles.min(resident).max(tiles.div_ceil(most))
     }
@@ -203,9 +206,9 @@ pub(super) fn gemv_fragment_variant(
         SUBGROUP = Def::Flag(true),
         SIDE = Def::Num(GemvFragments::ROWS),
         THREADS = Def::Num(tile.threads()),
-        EACH = Def::Num(tile.each()),
+        EACH = Def::Num(tile.each),
         SHARES = Def::Num(tile.shares),
-        MOST_TILES = Def::Num(GemvFragments::most_tiles(tile.products)),
+        MOST_TILES = Def::Num(GemvFragments::most_tiles(tile.products, tile.each)),
         PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),
         INTEGERS = Def::Flag(multiplies_bytes(traits.format)),
         SCALE_PAIRS = Def::Flag(tile.scales == TwoScales::OneWord),
@@ -248,11 +251,11 @@ mod tests {
         let subgroups = |packets| choose(Format::Fp4, 4096, packets).map(|t| t.subgroups);
         // 4096 columns are 128 packets.
         let at = [96, 97, 128, 129, 256, 448, 512, 513].map(subgroups);
-        assert_eq!(at, [None, Some(4), Some(4), Some(5), Some(8), Some(14), Some(16), None]);
+        assert_eq!(at, [None, Some(14), Some(16), Some(5), Some(8), Some(14), Some(16), None]);
         let rows =
             |format| [1023, 1024, 7999, 8000, 31_999, 32_000].map(|n| choose(format, n, 128).is_some());
         assert_eq!(rows(Format::Fp4), [false, true, true, true, true, true]);
-        assert_eq!(rows(Format::Int4), [false, true, true, false, false, true]);
+        assert_eq!(rows(Format::Int4), [false, true, true, true, true, true]);
         assert_eq!(rows(Format::Nf4), [false, false, false, true, true, true]);
         let teams = |packets| choose(Format::Nf4, 8000, packets).map(|t| (t.subgroups, t.shares));
         assert_eq!(
@@ -291,20 +294,25 @@ mod tests {
     #[test]
     fn fragments_have_no_more_tiles_than_their_sums_have_room_for() {
         for tile in GemvFragments::all(Format::Int4).chain(GemvFragments::all(Format::Nf4)) {
-            let (threads, shares) = (tile.threads() as usize, tile.shares as usize);
-            let groups = |n| GemvFragments::groups(tile.products, threads, shares, n, 132);
-            let (step, most) =
-                if tile.products == Products::Pairs { (threads / 32 / shares, 512) } else { (16, 128) };
+            let shape = (tile.threads() as usize, tile.shares as usize, tile.each as usize);
+            let groups = |n| GemvFragments::groups(tile.products, shape, n, 132);
+            let (step, most) = match (tile.products, tile.each) {
+                (Products::Pairs, _) => (shape.0 / 32 / shape.1, 512),
+                (Products::Matrices, 1) => (16, 512),
+                _ => (16, 128),
+            };
             let rows = |n: usize| n.div_ceil(step).div_ceil(groups(n)) * step;
             assert!((1..40).chain([4096, 14336, 128_256, 1 << 20]).all(|n| rows(n) <= most), "{tile:?}");
             assert!(tile.workgroup_storage() <= 48 << 10, "{tile:?}");
         }
-        let groups = |products, threads, n| GemvFragments::groups(products, threads, 2, n, 132);
-        assert_eq!([16, 17, 128_256].map(|n| groups(Products::Matrices, 128, n)), [1, 2, 1002]);
-        assert_eq!([128, 160, 512].map(|t| groups(Products::Matrices, t, 14336)), [528, 396, 132]);
-        assert_eq!([128, 160, 512].map(|t| groups(Products::Bytes, t, 14336)), [792, 528, 132]);
+        let groups = |products, shape, n| GemvFragments::groups(products, shape, n, 132);
+        let matrices = |n| groups(Products::Matrices, (160, 5, 4), n);
+        assert_eq!([16, 17, 14336, 128_256].map(matrices), [1, 2, 396, 1002]);
+        let short = |n| groups(Products::Matrices, (512, 16, 1), n);
+        assert_eq!([16, 17, 14336, 128_256].map(short), [1, 2, 132, 264]);
+        assert_eq!([128, 160, 512].map(|t| groups(Products::Bytes, (t, 4, 1), 14336)), [792, 528, 132]);
         assert_eq!(
-            [9, 11, 14336, 67_585, 128_256].map(|n| groups(Products::Pairs, 640, n)),
+            [9, 11, 14336, 67_585, 128_256].map(|n| groups(Products::Pairs, (640, 2, 2), n)),
             [1, 2, 132, 264, 264]
         );
     }

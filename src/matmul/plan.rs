@@ -185,13 +185,15 @@ pub(super) fn arrangement(defines: &Defines) -> Option<Arrangement> {
 
 /// Workgroups for `m` rows of activations and `n` rows of one part of a weight.
 pub(super) fn groups(caps: &Caps, defines: &Defines, m: usize, n: usize) -> u64 {
-    if let (Some(threads), Some(shares)) = (define(defines, "THREADS"), define(defines, "SHARES")) {
+    if let [Some(threads), Some(shares), Some(each)] =
+        ["THREADS", "SHARES", "EACH"].map(|name| define(defines, name))
+    {
         let products = match (flag(defines, "BYTES"), flag(defines, "BOOK")) {
             (true, _) => Products::Bytes,
             (_, true) => Products::Pairs,
             _ => Products::Matrices,
         };
-        return GemvFragments::groups(products, threads, shares, n, caps.compute_units()) as u64;
+        return GemvFragments::groups(products, (threads, shares, each), n, caps.compute_units()) as u64;
     }
     match (define(defines, "COLUMNS"), define(defines, "FRAG_M")) {
         (Some(columns), _) => n.div_ceil(columns) as u64,
@@ -271,7 +273,7 @@ mod tests {
             variant(&caps, Tier::Spirv, &request, &weight).map(|(defines, _)| define(&defines, "THREADS"))
         };
         let (g32, g64) = (Group::Size(32), Group::Size(64));
-        assert_eq!(at(Format::Fp4, (1, 1024, 4096), g32, DType::F16), Ok(Some(128)));
+        assert_eq!(at(Format::Fp4, (1, 1024, 4096), g32, DType::F16), Ok(Some(512)));
         assert_eq!(at(Format::Int4, (1, 1024, 8192), g64, DType::F16), Ok(Some(256)));
         let refused = |m, n, k, group, a| at(Format::Fp4, (m, n, k), group, a).expect_err("it is not served");
         assert!(refused(2, 1024, 4096, g32, DType::F16).contains("one row"));
