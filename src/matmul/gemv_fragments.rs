@@ -164,10 +164,12 @@ impl GemvFragments {
         let (most, lanes) = (Self::most_tiles(products, each as u32) as usize, Self::LANES as usize);
         let side = Self::ROWS as usize;
         let tiles = n.div_ceil(side);
-        // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations.
+        // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations: fewer where
+        // four share a row.
         let resident = match products {
             Products::Matrices if each == 1 => return whole_rounds(tiles, most, units),
             Products::Matrices => 16,
+            Products::Bytes if shares == 4 => 20,
             Products::Bytes => 24,
             Products::Pairs => {
                 let rows = threads / (lanes * shares);
@@ -310,7 +312,8 @@ mod tests {
         assert_eq!([16, 17, 14336, 128_256].map(matrices), [1, 2, 396, 1002]);
         let short = |n| groups(Products::Matrices, (512, 16, 1), n);
         assert_eq!([16, 17, 14336, 128_256].map(short), [1, 2, 132, 264]);
-        assert_eq!([128, 160, 512].map(|t| groups(Products::Bytes, (t, 4, 1), 14336)), [792, 528, 132]);
+        let bytes = |shares| groups(Products::Bytes, (32 * shares, shares, 1), 14336);
+        assert_eq!([4, 5, 8, 16].map(bytes), [660, 528, 396, 132]);
         assert_eq!(
             [9, 11, 14336, 67_585, 128_256].map(|n| groups(Products::Pairs, (640, 2, 2), n)),
             [1, 2, 132, 264, 264]

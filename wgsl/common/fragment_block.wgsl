@@ -35,24 +35,30 @@ fn two_scales(word: u32, at: u32) -> vec2<f32> {
 #endif
 }
 
-// Rows past the end are computed, not stored. Past the end of a row its last packet stands for those that are not there.
+// Rows past the end are computed, not stored.
 fn row_of(first: u32, h: u32, own: vec2<u32>) -> u32 { return min(first + h * 8u + own.x, params.n - 1u); }
-fn pair_of(packet: u32, own: vec2<u32>) -> u32 { return min(packet + 2u * own.y, (params.packets - 1u) & ~1u); }
 
-// The block from row `first` and packet `packet` on.
-fn ask(first: u32, packet: u32, own: vec2<u32>) -> Block {
+// Where in a row a lane has packets j, j + 4 and 2j of the block from `packet` on. Past the end of a row its last packet stands for those that are
+// not there.
+fn places_of(packet: u32, own: vec2<u32>) -> vec3<u32> {
+    let last = params.packets - 1u;
+    return min(packet + vec3<u32>(own.y, 4u + own.y, 2u * own.y), vec3<u32>(last, last, last & ~1u));
+}
+
+// The block of these places, from row `first` on.
+fn ask(first: u32, places: vec3<u32>, own: vec2<u32>) -> Block {
 #for h 2
     let row_{h} = row_of(first, {h}u, own);
 #for s 2
-    let w_{h}_{s} = load_packet(row_{h}, min(packet + {s}u * 4u + own.y, params.packets - 1u));
+    let w_{h}_{s} = load_packet(row_{h}, places[{s}]);
 #endfor
-    let scale_{h} = scales[scales_at(row_{h}, pair_of(packet, own)) / 2u];
+    let scale_{h} = scales[scales_at(row_{h}, places.z) / 2u];
 #endfor
     return Block(w_0_0, w_0_1, scale_0, w_1_0, w_1_1, scale_1);
 }
 
-// Of rows i and i + 8 the products with packets 2j and 2j + 1.
-fn take(b: Block, x: Eights, first: u32, packet: u32, own: vec2<u32>) -> vec2<f32> {
+// The sums of rows i and i + 8, and the products with packets 2j and 2j + 1.
+fn take(sums: vec2<f32>, b: Block, x: Eights, first: u32, places: vec3<u32>, own: vec2<u32>) -> vec2<f32> {
     let zeros = vec4<f16>();
 #for s 2
     var low_{s} = MatC();
@@ -88,16 +94,20 @@ fn take(b: Block, x: Eights, first: u32, packet: u32, own: vec2<u32>) -> vec2<f3
     let more_{s} = elements_of(high_{s});
 #endif
 #endfor
+    var all = sums;
 #for h 2
-    let scales_{h} = two_scales(b.scale_{h}, scales_at(row_of(first, {h}u, own), pair_of(packet, own)));
+    let scales_{h} = two_scales(b.scale_{h}, scales_at(row_of(first, {h}u, own), places.z));
 #for p 2
-    var part_{h}_{p} = select(sums_0[{h} * 4 + {p}], sums_1[{h} * 4 + {p}], own.y >= 2u);
+    {
+        var part = select(sums_0[{h} * 4 + {p}], sums_1[{h} * 4 + {p}], own.y >= 2u);
 #if INTEGERS
-    part_{h}_{p} += select(more_0[{h} * 4 + {p}], more_1[{h} * 4 + {p}], own.y >= 2u) / HIGH - x.zeros[{p}];
+        part += select(more_0[{h} * 4 + {p}], more_1[{h} * 4 + {p}], own.y >= 2u) / HIGH - x.zeros[{p}];
 #endif
+        all[{h}] += scales_{h}[{p}] * part;
+    }
 #endfor
 #endfor
-    return vec2<f32>(scales_0.x * part_0_0 + scales_0.y * part_0_1, scales_1.x * part_1_0 + scales_1.y * part_1_1);
+    return all;
 }
 
 // Over the lanes of a row: of lanes j = 0 the sum of row i, of j = 1 that of row i + 8.

@@ -30,13 +30,15 @@ fn main(place: Place) {
     let steps = (tiles + groups - 1u - index) / groups;
     let own = vec2<u32>(lane.subgroup_lane / 4u, lane.subgroup_lane % 4u);
     let packet = lane.subgroup * BLOCK;
+    let places = places_of(packet, own);
+    let none = vec2<f32>();
 
     let column = (packet + own.x) * PACKET;
     let has = (own.y == own.x % 4u) & (column < params.k);
 #for c PACKET_CHUNKS
     let raw_{c} = load_nth_eight(0u, select(0u, column, has), {c}u);
 #endfor
-    var even = ask(index * SIDE, packet, own);
+    var even = ask(index * SIDE, places, own);
 #for c PACKET_CHUNKS
     let x_{c} = select(vec4<u32>(), raw_{c}, has);
 #endfor
@@ -46,14 +48,14 @@ fn main(place: Place) {
     for (var step = 0u; step < steps; step += 2u) {
         let never_yet = step >= params.n; // but the compiler does not know
         let odd_at = (index + min(step + 1u, last) * groups) * SIDE;
-        let odd = ask(odd_at, packet, own);
+        let odd = ask(odd_at, places, own);
         if never_yet { partial[0] = used(words_of(odd)); }
         let even_at = (index + step * groups) * SIDE;
-        keep(sum_of_row(take(even, x, even_at, packet, own), own.y), step, lane.subgroup, own);
+        keep(sum_of_row(take(none, even, x, even_at, places, own), own.y), step, lane.subgroup, own);
         if step + 1u >= steps { break; }
-        even = ask((index + min(step + 2u, last) * groups + u32(never(odd.w_0_0.x))) * SIDE, packet, own);
+        even = ask((index + min(step + 2u, last) * groups + u32(never(odd.w_0_0.x))) * SIDE, places, own);
         if never_yet { partial[0] = used(words_of(even)); }
-        keep(sum_of_row(take(odd, x, odd_at, packet, own), own.y), step + 1u, lane.subgroup, own);
+        keep(sum_of_row(take(none, odd, x, odd_at, places, own), own.y), step + 1u, lane.subgroup, own);
         // Copies into `even`, if the compiler makes any, stay behind this.
         if never_yet { partial[1] = used(step); }
     }

@@ -66,20 +66,21 @@ fn main(place: Place) {
     if clears { x[x_first + EACH * X_BLOCK + lane.subgroup_lane % CHUNKS] = vec4<u32>(); }
     subgroupBarrier();
 #for e EACH
+    let places_{e} = places_of(packet_{e}, own);
     let x_{e} = x_first + select(EACH * BLOCK, {e}u * BLOCK + own.x, own.y == own.x % 4u) * CHUNKS;
 #endfor
 
     for (var t = 0u; t < own_tiles; t++) {
         let first = (index + t * groups) * SIDE;
 #for e EACH
-        let block_{e} = ask(first, packet_{e}, own);
+        let block_{e} = ask(first, places_{e}, own);
 #endfor
 #for h 2
         let ahead_{h} = first_block(index + min(t + 1u, own_tiles - 1u) * groups, {h}u, lane);
 #endfor
         var sums = vec2<f32>();
 #for e EACH
-        sums += take(block_{e}, Eights(
+        sums = take(sums, block_{e}, Eights(
 #for c PACKET_CHUNKS
             x[x_{e} + {c}u],
 #endfor
@@ -88,7 +89,7 @@ fn main(place: Place) {
 #else
             vec2<f32>(),
 #endif
-        ), first, packet_{e}, own);
+        ), first, places_{e}, own);
 #endfor
         let sum = sum_of_row(sums, own.y);
         let stores = (own.y < 2u) | never(ahead_0 | ahead_1);
