@@ -1,7 +1,7 @@
 # Everything runs from here; see README.md. `make` alone lists the targets.
 SHELL := /bin/bash
 PROMPT ?= The borrow checker
-.PHONY: help setup demo test test-coop test-msl audit audit-report performance-tables inventory lint lint-workflow bench
+.PHONY: help setup demo test test-coop test-msl test-wgsl audit audit-report performance-tables inventory lint lint-workflow bench
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -28,6 +28,11 @@ test-coop: setup
 test-msl:
 	@.ci/setup.sh tests
 	@.ci/msl.sh
+
+## make test-wgsl  every case of the tiers with cooperative matrices, run on the CPU as large GPUs run them
+test-wgsl:
+	@.ci/setup.sh tests
+	@. .ci/env.sh && WGMARLIN_WGSL=all cargo test --release --test wgsl -- $(ARGS)
 
 ## make audit      the full audit; ARGS="--perf --json audit.json" adds options
 audit: setup

@@ -37,6 +37,7 @@ fn linux_runs_what_a_machine_of_ours_runs_and_skips_nothing() {
         commands(&jobs, "linux").into_iter().find(|run| run.contains(".ci/run")).expect("it calls .ci/run");
     assert!(ci.contains("CI_REQUIRE_COOP=1") && ci.contains("CI_REQUIRE_MSL=1"));
     assert!(commands(&jobs, "msl").iter().any(|run| run.contains("CI_REQUIRE_MSL=1 make test-msl")));
+    assert!(commands(&jobs, "msl").iter().any(|run| run.contains("make test-wgsl")));
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Runs a case without the adapter's help: every launch is handed to the caller, with what a Metal device would get. So the
-//! MSL of a kernel is proved where there is no Metal.
+//! Runs a case without the adapter's help: every launch is handed to the caller, with what a Metal device would get, or one of NVIDIA's. So the
+//! MSL of a kernel is proved where there is no Metal, and the Spirv tier where lanes hold no matrices.
 
 use naga::back::msl;
 
 use super::compare::{Outcome, compare_all, listed, skipped};
-use super::translate::parse;
+use super::translate::{Parsed, parse};
 use crate::device::{Caps, Gpu};
 use crate::error::{Error, Result};
 use crate::kernel::{Case, Handed, Recorder, Tier, Variant, compose};
@@ -48,6 +48,25 @@ pub fn as_apple(gpu: &Gpu) -> Gpu {
         coop_side: Some(8),
         msl: true,
         max_workgroup_storage: 32 << 10,
+        max_workgroup_threads: 1024,
+        missing: Vec::new(),
+        ..gpu.caps().clone()
+    })
+}
+
+/// The same device, planned for as if it were an NVIDIA GPU with cooperative matrices. Launches can only be handed on.
+pub fn as_nvidia(gpu: &Gpu) -> Gpu {
+    gpu.with_caps(Caps {
+        backend: wgpu::Backend::Vulkan,
+        vendor: 0x10de,
+        f16: true,
+        subgroup: true,
+        subgroup_size: 32,
+        subgroup_barrier: true,
+        half_subnormals: true,
+        coop_side: Some(16),
+        spirv: true,
+        max_workgroup_storage: 48 << 10,
         max_workgroup_threads: 1024,
         missing: Vec::new(),
         ..gpu.caps().clone()
@@ -107,12 +126,22 @@ impl Handed<'_> {
             let (text, entry) = (composed.text.clone(), tier.entry().to_string());
             return Ok(MslText { text, entry, threadgroup: Vec::new(), origins: Some(composed) });
         }
-        let variant = Variant { defines: self.defines.clone(), needs: self.needs };
-        let parsed = parse(self.spec, tier, &variant, &composed)?;
+        let parsed = self.parsed()?;
         nagas_msl(&parsed.module, &parsed.info, self.spec.bindings.len()).map_err(|log| {
             let kernel = format!("{} [{}]", self.spec.name, self.tier.name());
             Error::Compile { kernel, log }
         })
+    }
+
+    /// naga's form of the composed text.
+    ///
+    /// # Errors
+    /// [`Error::Compile`]; also for a specialisation that the tier does not list among its variants.
+    pub fn parsed(&self) -> Result<Parsed> {
+        let tier = listed(self.spec, self.tier, self.defines)?;
+        let composed = compose(tier.path, tier.source, self.defines)?;
+        let variant = Variant { defines: self.defines.clone(), needs: self.needs };
+        parse(self.spec, tier, &variant, &composed)
     }
 
     /// Threads of the whole grid.

@@ -30,7 +30,7 @@ mod translate;
 
 pub use crate::kernel::shaders_from;
 pub use bench::{Timing, copy_bandwidth, measure, measure_case};
-pub use by_hand::{MslText, as_apple, run_case_by_hand};
+pub use by_hand::{MslText, as_apple, as_nvidia, run_case_by_hand};
 pub use compare::{Outcome, run_case};
 pub use inventory::{Entry, INVENTORY, Need, Service, UpstreamFile, inventory};
 pub use msl_text::reflect_msl;
@@ -40,4 +40,4 @@ pub use stages::{
     Coverage, Finished, Item, Message, Options, Part, Stage, Step, Verdict, audit_items, items, static_stages,
 };
 pub use supervise::{Ended, supervise};
-pub use translate::{Reflection, ShaderField, disagreements, parse, translate};
+pub use translate::{Parsed, Reflection, ShaderField, disagreements, parse, translate};

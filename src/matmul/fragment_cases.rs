@@ -9,14 +9,15 @@ use crate::kernel::{KernelSpec, Level};
 use crate::tensor::DType;
 
 /// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups, the smallest as quick
-/// cases; the last one has rows that end within a packet.
-const SHAPES: [(Format, Group, usize, usize); 8] = [
+/// cases; rows of 3080 end within a packet.
+const SHAPES: [(Format, Group, usize, usize); 9] = [
     (Format::Fp4, Group::Size(32), 1024, 3136),
     (Format::Fp4, Group::Size(64), 1031, 4096),
     (Format::Fp4, Group::Size(128), 1040, 4224),
     (Format::Int4, Group::Size(32), 1033, 3200),
     (Format::Int4, Group::Size(64), 1024, 3648),
     (Format::Int4, Group::Size(128), 1025, 4096),
+    (Format::Int4, Group::WholeK, 1027, 3080),
     (Format::Int4, Group::WholeK, 1038, 16384),
     (Format::Fp4, Group::WholeK, 1026, 3080),
 ];

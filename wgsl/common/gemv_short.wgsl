@@ -40,7 +40,7 @@ fn main(place: Place) {
 #endfor
     var even = ask(index * SIDE, places, own);
 #for c PACKET_CHUNKS
-    let x_{c} = select(vec4<u32>(), raw_{c}, has);
+    let x_{c} = select(vec4<u32>(), kept(raw_{c}, column + {c}u * 8u), has);
 #endfor
     let x = Eights(bare_order(x_0), bare_order(x_1), bare_order(x_2), bare_order(x_3), zeros_of(x_0, x_1, x_2, x_3, own.y));
 

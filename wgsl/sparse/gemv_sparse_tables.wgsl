@@ -104,10 +104,11 @@ fn main(place: Place) {
                 sum += all * unit_{e};
             }
 #endfor
+            // Of earlier slices; by the lane that has left it there.
+            if slice > 0u && lane.subgroup_lane == 0u { sum += partial[at]; }
 #for s 5
             sum += subgroupShuffleXor(sum, 1u << {s}u);
 #endfor
-            if slice > 0u { sum += partial[at]; }
             let waits = slice + LANES < params.packets;
             if waits && lane.subgroup_lane == 0u { partial[at] = sum; }
             at += SUBGROUPS;
