@@ -261,7 +261,7 @@ impl<'a> Machine<'a> {
                     let all = frame.returned.iter_mut().zip(words.iter()).enumerate();
                     all.filter(|(i, _)| mask[i % n]).for_each(|(_, (to, &from))| *to = from);
                 }
-                if std::ptr::eq(frame.function, &raw const self.launch.module.entry_points[0].function) {
+                if std::ptr::eq(frame.function, &self.launch.module.entry_points[0].function) {
                     (0..n).filter(|&t| mask[t]).for_each(|t| self.alive[t] = false);
                 }
                 mask.fill(false);
