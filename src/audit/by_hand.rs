@@ -7,7 +7,7 @@ use super::compare::{Outcome, compare_all, listed, skipped};
 use super::translate::{Parsed, parse};
 use crate::device::{Caps, Gpu};
 use crate::error::{Error, Result};
-use crate::kernel::{Case, Handed, Recorder, Tier, Variant, compose};
+use crate::kernel::{Case, Composed, Handed, Recorder, Tier, TierSpec, Variant, compose};
 
 /// A kernel as text for Metal's compiler.
 pub struct MslText {
@@ -16,7 +16,7 @@ pub struct MslText {
     pub entry: String,
     /// Bytes of each `[[threadgroup(i)]]` argument, which naga makes of workgroup variables. Ours have none.
     pub threadgroup: Vec<u32>,
-    origins: Option<crate::kernel::Composed>,
+    origins: Option<Composed>,
 }
 
 impl MslText {
@@ -120,9 +120,8 @@ impl Handed<'_> {
     /// # Errors
     /// [`Error::Compile`]; also for a specialisation that the tier does not list among its variants.
     pub fn msl(&self) -> Result<MslText> {
-        let tier = listed(self.spec, self.tier, self.defines)?;
-        let composed = compose(tier.path, tier.source, self.defines)?;
         if self.tier == Tier::Msl {
+            let (tier, composed) = self.composed()?;
             let (text, entry) = (composed.text.clone(), tier.entry().to_string());
             return Ok(MslText { text, entry, threadgroup: Vec::new(), origins: Some(composed) });
         }
@@ -138,10 +137,14 @@ impl Handed<'_> {
     /// # Errors
     /// [`Error::Compile`]; also for a specialisation that the tier does not list among its variants.
     pub fn parsed(&self) -> Result<Parsed> {
-        let tier = listed(self.spec, self.tier, self.defines)?;
-        let composed = compose(tier.path, tier.source, self.defines)?;
+        let (tier, composed) = self.composed()?;
         let variant = Variant { defines: self.defines.clone(), needs: self.needs };
         parse(self.spec, tier, &variant, &composed)
+    }
+
+    fn composed(&self) -> Result<(&'static TierSpec, Composed)> {
+        let tier = listed(self.spec, self.tier, self.defines)?;
+        Ok((tier, compose(tier.path, tier.source, self.defines)?))
     }
 
     /// Threads of the whole grid.

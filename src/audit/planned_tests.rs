@@ -1,26 +1,10 @@
 //! What would be launched on a GPU that is not at hand is among the variants that the static stages see.
 
+use super::by_hand::as_nvidia;
 use super::compare::{dry_run, listed};
-use crate::device::{Caps, Gpu};
+use crate::device::Gpu;
 use crate::error::Error;
 use crate::kernel::{CATALOGUE, Level, Tier};
-
-/// As far as planners can tell.
-fn as_nvidia(gpu: &Gpu) -> Gpu {
-    gpu.with_caps(Caps {
-        f16: true,
-        half_subnormals: true,
-        subgroup: true,
-        subgroup_size: 32,
-        subgroup_barrier: true,
-        coop_side: Some(16),
-        spirv: true,
-        max_workgroup_storage: 48 << 10,
-        max_workgroup_threads: 1024,
-        missing: Vec::new(),
-        ..gpu.caps().clone()
-    })
-}
 
 #[test]
 fn nvidia_s_variants_are_listed() {

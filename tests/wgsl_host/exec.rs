@@ -290,10 +290,10 @@ impl<'a> Machine<'a> {
             St::SubgroupGather { mode, argument, result } => {
                 let lanes = match mode {
                     GatherMode::BroadcastFirst => None,
-                    GatherMode::Broadcast(at) | GatherMode::Shuffle(at) | GatherMode::ShuffleXor(at) => {
+                    GatherMode::Broadcast(at) | GatherMode::Shuffle(at) => Some(*at),
+                    GatherMode::ShuffleXor(at) | GatherMode::ShuffleDown(at) | GatherMode::ShuffleUp(at) => {
                         Some(*at)
                     }
-                    GatherMode::ShuffleDown(at) | GatherMode::ShuffleUp(at) => Some(*at),
                     _ => return Err("a gather over quads".into()),
                 };
                 let by = lanes.map(|at| self.words(frame, at, mask)).transpose()?;

@@ -5,7 +5,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use super::{Buffers, Launch, run};
 
 /// What is wrong, the body of the shader, and what must be said of it.
-pub const FAULTS: [(&str, &str, &str); 9] = [
+pub const FAULTS: [(&str, &str, &str); 10] = [
     ("past a buffer", "x[t + 1u] = 1u;", "of a buffer of 256"),
     ("past an array", "var a = array<u32, 63>(); x[t] = a[t];", "element 63 of 63"),
     ("past workgroup memory", "shared_words[t * 2u] = t;", "element 64 of 64"),
@@ -14,6 +14,11 @@ pub const FAULTS: [(&str, &str, &str); 9] = [
     (
         "overwritten before all have read",
         "x[t] = shared_words[63u - t]; shared_words[t] = t;",
+        "writes scalar",
+    ),
+    (
+        "overwritten by the last of its readers",
+        "let y = shared_words[0]; if t == 63u { shared_words[0] = y + 1u; }",
         "writes scalar",
     ),
     (

@@ -2,6 +2,8 @@
 
 use naga::{ArraySize, Handle, Module, Type, TypeInner};
 
+use super::warp::HELD;
+
 /// Storage buffers, by binding.
 pub struct Buffers(pub Vec<Vec<u8>>);
 
@@ -11,7 +13,7 @@ pub fn components(module: &Module, inner: &TypeInner) -> usize {
         TypeInner::Scalar(_) | TypeInner::Atomic(_) => 1,
         TypeInner::Vector { size, .. } => *size as usize,
         TypeInner::Matrix { columns, rows, .. } => *columns as usize * *rows as usize,
-        TypeInner::CooperativeMatrix { .. } => 8, // of 256, over 32 lanes
+        TypeInner::CooperativeMatrix { .. } => HELD,
         TypeInner::Array { base, size, .. } => length(*size) * of(module, *base),
         TypeInner::Struct { members, .. } => members.iter().map(|m| of(module, m.ty)).sum(),
         _ => 0,
@@ -36,9 +38,8 @@ pub fn layout(module: &Module, inner: &TypeInner, at: usize, into: &mut Vec<(usi
         TypeInner::Scalar(s) | TypeInner::Atomic(s) => vector(at, 1, s.width as usize),
         TypeInner::Vector { size, scalar } => vector(at, *size as usize, scalar.width as usize),
         TypeInner::Matrix { columns, rows, scalar } => {
-            let width = scalar.width as usize;
-            let stride = if *rows as usize == 3 { 4 } else { *rows as usize } * width;
-            (0..*columns as usize).for_each(|c| vector(at + c * stride, *rows as usize, width));
+            let (rows, width) = (*rows as usize, scalar.width as usize);
+            (0..*columns as usize).for_each(|c| vector(at + c * column_stride(rows, width), rows, width));
         }
         TypeInner::Array { base, size, stride } => {
             let base = &module.types[*base].inner;
@@ -51,6 +52,11 @@ pub fn layout(module: &Module, inner: &TypeInner, at: usize, into: &mut Vec<(usi
         }
         _ => {}
     }
+}
+
+/// Bytes from one column of a matrix to the next, of so many rows.
+pub fn column_stride(rows: usize, width: usize) -> usize {
+    if rows == 3 { 4 * width } else { rows * width }
 }
 
 pub fn load(bytes: &[u8], at: usize, width: usize) -> Result<u32, String> {
@@ -103,9 +109,34 @@ impl Clock {
 struct Cell {
     word: u32,
     written: Option<Deed>,
+    /// The last reader's.
     read: Option<Deed>,
-    /// Others than `read` have read it since the barrier.
-    shared: bool,
+    /// Whether other threads of its subgroup have read it since the subgroup's barrier, and other subgroups since the workgroup's.
+    lanes: bool,
+    subgroups: bool,
+}
+
+impl Cell {
+    fn note_reader(&mut self, now: Deed) {
+        let since = self.read.filter(|read| read.workgroup == now.workgroup);
+        let (same, others) = match since {
+            Some(read) => (read.thread / super::LANES == now.thread / super::LANES, self.subgroups),
+            None => (true, false),
+        };
+        let met = since.filter(|read| same && read.subgroup == now.subgroup);
+        self.lanes = met.is_some_and(|read| self.lanes || read.thread != now.thread);
+        self.subgroups = others || !same;
+        self.read = Some(now);
+    }
+
+    /// Whether nothing orders all that have read it before what `thread` does now.
+    fn read_races(&self, thread: usize, clock: &Clock) -> bool {
+        let now = clock.now(thread);
+        let lanes = self.read.is_some_and(|read| {
+            read.workgroup == now.workgroup && (self.subgroups || self.lanes && read.subgroup == now.subgroup)
+        });
+        lanes || clock.races(self.read, thread)
+    }
 }
 
 /// A variable of workgroup memory, one cell a scalar. It begins with what is no number that a kernel could want.
@@ -116,7 +147,7 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(len: usize, atomic: bool) -> Shared {
-        let cell = Cell { word: 0x7fc0_dead, written: None, read: None, shared: false };
+        let cell = Cell { word: 0x7fc0_dead, written: None, read: None, lanes: false, subgroups: false };
         Shared { cells: vec![cell; len], atomic }
     }
 
@@ -133,16 +164,14 @@ impl Shared {
                 "thread {thread} reads scalar {at}, which another has written since the last barrier"
             ));
         }
-        cell.shared =
-            cell.read.is_some_and(|r| r.workgroup == clock.workgroup && (cell.shared || r.thread != thread));
-        cell.read = Some(clock.now(thread));
+        cell.note_reader(clock.now(thread));
         Ok(cell.word)
     }
 
     pub fn store(&mut self, at: usize, thread: usize, clock: &Clock, word: u32) -> Result<(), String> {
         let atomic = self.atomic;
         let cell = self.cell(at)?;
-        let raced = clock.races(cell.written, thread) && cell.word != word || clock.races(cell.read, thread);
+        let raced = clock.races(cell.written, thread) && cell.word != word || cell.read_races(thread, clock);
         if !atomic && raced {
             return Err(format!(
                 "thread {thread} writes scalar {at}, which another has used since the last barrier"

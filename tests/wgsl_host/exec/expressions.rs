@@ -6,7 +6,7 @@ use naga::{
     Expression as E, Handle, Literal, MathFunction as M, RelationalFunction, Scalar, Type, TypeInner,
 };
 
-use super::super::memory::{components, length, of};
+use super::super::memory::{column_stride, components, length, of};
 use super::super::{ops, warp};
 use super::access::of_one;
 use super::{Frame, Machine, Pointer, Res, Root, Value, Words};
@@ -243,8 +243,7 @@ fn part(module: &naga::Module, inner: &TypeInner, index: usize, bytes: bool) -> 
         TypeInner::Vector { scalar, .. } => (index * if bytes { scalar.width as usize } else { 1 }, 1),
         TypeInner::Matrix { rows, scalar, .. } => {
             let rows = *rows as usize;
-            let stride = if rows == 3 { 4 } else { rows } * scalar.width as usize;
-            (index * if bytes { stride } else { rows }, rows)
+            (index * if bytes { column_stride(rows, scalar.width as usize) } else { rows }, rows)
         }
         TypeInner::Struct { members, .. } => match members.get(index) {
             Some(member) if bytes => (member.offset as usize, scalars(member.ty)),
