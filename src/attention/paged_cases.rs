@@ -187,10 +187,12 @@ pub(super) fn paged_cases() -> Vec<Case> {
         all.extend(codes.iter().map(|shape| case(shape.clone(), format, DType::F16)));
         all.extend(codes[..1].iter().map(|shape| case(shape.clone(), format, DType::F32)));
     }
+    // Many long sequences, so that the bytes count and what is fixed does not.
+    let many = wide(128, 128, contiguous(shape(Perf, 1, 32, 8, &[32_768; 16], 0)));
     // f16 queries, as matrices take them: the cases that every format has, and splits so long that rows are looked up again.
     let long = one(shape(Full, 1, 4, 1, &[9000, 40], 16));
     for format in super::coop::FORMATS {
-        all.extend(each[3..7].iter().chain([&long]).map(|shape| case(shape.clone(), format, DType::F16)));
+        all.extend(each[3..7].iter().chain([&long, &many]).map(|shape| case(shape.clone(), format, DType::F16)));
     }
     for format in [KvFormat::Bf16, KvFormat::Int4] {
         all.extend(each[..2].iter().map(|shape| case(shape.clone(), format, DType::Bf16)));
