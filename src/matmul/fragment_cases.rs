@@ -10,10 +10,14 @@ use crate::tensor::DType;
 
 /// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups, the smallest as quick
 /// cases; rows of 3080 end within a packet.
-const SHAPES: [(Format, Group, usize, usize); 9] = [
+const SHAPES: [(Format, Group, usize, usize); 13] = [
     (Format::Fp4, Group::Size(32), 1024, 3136),
     (Format::Fp4, Group::Size(64), 1031, 4096),
     (Format::Fp4, Group::Size(128), 1040, 4224),
+    (Format::Mxfp4, Group::Size(32), 1029, 3136),
+    (Format::Mxfp4, Group::Size(32), 1024, 4160),
+    (Format::Nvfp4, Group::Size(16), 1030, 3136),
+    (Format::Nvfp4, Group::Size(16), 1025, 4160),
     (Format::Int4, Group::Size(32), 1033, 3200),
     (Format::Int4, Group::Size(64), 1024, 3648),
     (Format::Int4, Group::Size(128), 1025, 4096),
@@ -43,7 +47,8 @@ const PAIRS_SHAPES: [(Format, Group, usize, usize); 4] = [
 ];
 
 fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, usize)) -> Spec {
-    let level = if group == Group::Size(32) && n < 8000 { Level::Quick } else { Level::Full };
+    let small = matches!(group, Group::Size(16 | 32));
+    let level = if small && n < 8000 { Level::Quick } else { Level::Full };
     Spec { group, ..Spec::new(spec, level, format, DType::F16, (1, n, k)) }
 }
 

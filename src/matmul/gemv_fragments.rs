@@ -3,7 +3,7 @@
 use super::gemv_tiles::multiplies_bytes;
 use super::plan::{Rows, Traits};
 use super::spec::{DTypes, common, packet, takes_pairs, traits};
-use crate::format::Format;
+use crate::format::{Format, ScaleFormat};
 use crate::kernel::{Def, Needs, Variant, defines, set_flag};
 use crate::tensor::DType;
 
@@ -30,11 +30,12 @@ pub(super) enum Products {
 }
 
 impl Products {
-    /// How they find scales. Bytes and pairs take one at a time.
-    const fn scales(self) -> &'static [TwoScales] {
-        match self {
-            Products::Matrices => &[TwoScales::Same, TwoScales::OneWord],
-            Products::Bytes | Products::Pairs => &[TwoScales::Same],
+    /// How they find scales of a format. Bytes and pairs take one at a time.
+    fn scales(self, format: Format) -> &'static [TwoScales] {
+        match (self, format.scales()) {
+            (Products::Matrices, ScaleFormat::F16) => &[TwoScales::Same, TwoScales::OneWord],
+            (Products::Matrices, _) => &[TwoScales::OneWord],
+            (Products::Bytes | Products::Pairs, _) => &[TwoScales::Same],
         }
     }
 }
@@ -42,16 +43,32 @@ impl Products {
 /// How the scales of two neighbouring packets, from an even one on, are found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TwoScales {
-    /// Both are halves of a word.
+    /// They are in one word: two halves, two bytes or, with two scales a packet, four.
     OneWord,
     /// They have one scale.
     Same,
 }
 
+impl TwoScales {
+    /// Of a weight of such groups, of which a row has so many; `None` if they are found in neither way.
+    pub fn of(format: Format, group: usize, groups: usize) -> Option<TwoScales> {
+        let two = 2 * packet(format) as usize;
+        match two / group.clamp(1, two) {
+            1 => Some(TwoScales::Same),
+            scales if scales * format.scales().bytes() <= 4 && groups.is_multiple_of(scales) => {
+                Some(TwoScales::OneWord)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl GemvFragments {
     /// Each format's ways, of which [`GemvFragments::products`] chooses. Of others the arithmetic outweighs what these save.
-    const FORMATS: [(Format, &'static [Products]); 5] = [
+    const FORMATS: [(Format, &'static [Products]); 7] = [
         (Format::Fp4, &[Products::Matrices]),
+        (Format::Mxfp4, &[Products::Matrices]),
+        (Format::Nvfp4, &[Products::Matrices]),
         (Format::Int4, &[Products::Matrices, Products::Bytes]),
         (Format::Int3, &[Products::Bytes]),
         (Format::Int2, &[Products::Bytes]),
@@ -69,7 +86,7 @@ impl GemvFragments {
     /// With one block each, of rows that are not longer: `wgsl/common/gemv_short.wgsl`. They fill a compute unit.
     const SHORT: [u32; 2] = [14, 16];
 
-    pub fn formats() -> [Format; 5] {
+    pub fn formats() -> [Format; 7] {
         Self::FORMATS.map(|(format, _)| format)
     }
 
@@ -77,7 +94,7 @@ impl GemvFragments {
     pub fn all(format: Format) -> impl Iterator<Item = GemvFragments> {
         let ways = Self::FORMATS.iter().find(|(one, _)| *one == format).map_or(&[][..], |(_, ways)| ways);
         let kinds =
-            ways.iter().flat_map(|&products| products.scales().iter().map(move |&scales| (products, scales)));
+            ways.iter().flat_map(move |&way| way.scales(format).iter().map(move |&scales| (way, scales)));
         kinds.flat_map(|(products, scales)| {
             Self::shapes(products).into_iter().map(move |(subgroups, shares, each)| GemvFragments {
                 subgroups,
@@ -113,7 +130,7 @@ impl GemvFragments {
         match (format, (8000..32_000).contains(&n)) {
             _ if n < Self::LEAST_ROWS => None,
             (Format::Int4, true) if packets > 128 => Some(Products::Bytes),
-            (Format::Fp4 | Format::Int4, _) => Some(Products::Matrices),
+            (Format::Fp4 | Format::Mxfp4 | Format::Nvfp4 | Format::Int4, _) => Some(Products::Matrices),
             (Format::Int3 | Format::Int2, true) => Some(Products::Bytes),
             (Format::Nf4, _) if n >= 8000 => Some(Products::Pairs),
             _ => None,
@@ -123,7 +140,7 @@ impl GemvFragments {
     /// For a weight of `n` rows of so many packets with such scales, where this is faster than the Subgroup tier.
     pub fn choose(format: Format, n: usize, packets: usize, scales: TwoScales) -> Option<GemvFragments> {
         let products = Self::products(format, n, packets)?;
-        let scales = if products.scales().contains(&scales) { scales } else { TwoScales::Same };
+        let scales = if products.scales(format).contains(&scales) { scales } else { TwoScales::Same };
         Self::shapes(products)
             .into_iter()
             .find(|&(_, shares, each)| Self::packets(products, shares, each) >= packets)
@@ -194,6 +211,7 @@ pub(super) fn gemv_fragment_variant(
     pair: bool,
 ) -> Variant {
     let mut defines = common(traits, dtypes, pair, true);
+    let spans = if traits.split_packet { 2 } else { 1 };
     let is = |products| tile.products == products;
     for (flag, set) in [
         ("BARE", !is(Products::Bytes)),
@@ -212,6 +230,8 @@ pub(super) fn gemv_fragment_variant(
         SHARES = Def::Num(tile.shares),
         MOST_TILES = Def::Num(GemvFragments::most_tiles(tile.products, tile.each)),
         PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),
+        SPANS = Def::Num(spans),
+        SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / spans),
         INTEGERS = Def::Flag(multiplies_bytes(traits.format)),
         SCALE_PAIRS = Def::Flag(tile.scales == TwoScales::OneWord),
     ]);
@@ -227,8 +247,12 @@ pub(super) fn gemv_fragment_variant(
 
 pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
     let mut all = Vec::new();
-    let traits = traits(&GemvFragments::formats()).into_iter();
-    for traits in traits.filter(|t| t.rows != Rows::Ragged && !t.split_packet) {
+    // Scales that are bytes are in one word only where rows are whole packets.
+    let served = |t: &Traits| match t.format.scales() {
+        ScaleFormat::F16 => t.rows != Rows::Ragged && !t.split_packet,
+        _ => t.rows == Rows::Exact && t.split_packet == (t.format == Format::Nvfp4),
+    };
+    for traits in traits(&GemvFragments::formats()).into_iter().filter(served) {
         for dtypes in super::DTYPES.into_iter().filter(|(a, _)| *a == DType::F16) {
             let halves = takes_pairs(dtypes, traits.rows, pair);
             let tiles = GemvFragments::all(traits.format);

@@ -153,12 +153,7 @@ fn fragments_for(
     if request.m != 1 || request.a != DType::F16 || traits.rows == Rows::Ragged {
         return Err("it takes one row, of halves, of a number of elements that 8 divides".to_string());
     }
-    let scales = match group {
-        32 if weight.groups().is_multiple_of(2) => Some(TwoScales::OneWord),
-        64.. => Some(TwoScales::Same),
-        _ => None,
-    };
-    scales
+    TwoScales::of(format, group, weight.groups())
         .and_then(|scales| GemvFragments::choose(format, request.n, packets, scales))
         .filter(|tile| tile.products != Products::Pairs || pairs)
         .ok_or_else(|| format!("{} of {packets} packets by {group} is for another tier", format.name()))

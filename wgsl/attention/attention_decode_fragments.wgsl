@@ -355,10 +355,18 @@ fn main(place: Place) {
         scale_{g} = scales[row_{g} + i];
 #endfor
 #endif
+#if OFFSET
+        // Offsets by the step, so that sums over thousands of keys need not lose them again, and by matrices, which have the time.
+        let offset = offset_of_columns();
+        let offsets = fragment_a(offset.lo, offset.hi);
+#endif
 #for c VC
 #for y VY
 #for n 4
         {
+#if OFFSET
+            sum_{c}_{y}_{n} = coopMultiplyAdd(offsets, weights, sum_{c}_{y}_{n});
+#endif
             let columns = columns_of(crossed_{c}_{y}, {n}u);
             sum_{c}_{y}_{n} = coopMultiplyAdd(fragment_a(columns.lo, columns.hi), weights, sum_{c}_{y}_{n});
         }

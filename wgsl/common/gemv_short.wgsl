@@ -51,11 +51,11 @@ fn main(place: Place) {
         let odd = ask(odd_at, places, own);
         if never_yet { partial[0] = used(words_of(odd)); }
         let even_at = (index + step * groups) * SIDE;
-        keep(sum_of_row(take(none, even, x, even_at, places, own), own.y), step, lane.subgroup, own);
+        keep(sum_of_row(take(none, even, x, even_at, places, own), even, own.y), step, lane.subgroup, own);
         if step + 1u >= steps { break; }
         even = ask((index + min(step + 2u, last) * groups + u32(never(odd.w_0_0.x))) * SIDE, places, own);
         if never_yet { partial[0] = used(words_of(even)); }
-        keep(sum_of_row(take(none, odd, x, odd_at, places, own), own.y), step + 1u, lane.subgroup, own);
+        keep(sum_of_row(take(none, odd, x, odd_at, places, own), odd, own.y), step + 1u, lane.subgroup, own);
         // Copies into `even`, if the compiler makes any, stay behind this.
         if never_yet { partial[1] = used(step); }
     }
@@ -65,7 +65,12 @@ fn main(place: Place) {
 
 fn words_of(b: Block) -> u32 {
     let w = b.w_0_0 ^ b.w_0_1 ^ b.w_1_0 ^ b.w_1_1;
-    return w.x ^ w.y ^ w.z ^ w.w ^ b.scale_0 ^ b.scale_1;
+    let all = w.x ^ w.y ^ w.z ^ w.w ^ b.scale_0 ^ b.scale_1;
+#if SCALE_FORMAT == e4m3
+    return all ^ b.tensor;
+#else
+    return all;
+#endif
 }
 
 fn keep(sum: f32, step: u32, subgroup: u32, own: vec2<u32>) {

@@ -6,9 +6,7 @@ const HIGH = 16.0; // Units of the second and fourth pair: they stay where they 
 const HIGH = 1.0;
 #endif
 // Of sums of values.
-#if OFFSET
-const SUM_UNIT = 1.0;
-#elif QUANTISED
+#if QUANTISED
 const SUM_UNIT = CODE_UNIT;
 #else
 const SUM_UNIT = 1.0;
@@ -33,20 +31,6 @@ fn fourth_pair(word: u32) -> u32 { return second_pair(word >> 8u); }
 //!include "common/fp4_as_halves.wgsl"
 #endif
 
-// Values without their offset, which sums over thousands of keys would have to lose again: with the bits of 1024 before it a code is the
-// half 1024 + code.
-#if OFFSET
-fn low_values(a: u32, b: u32) -> vec4<f16> {
-    return four_halves(a | 0x64006400u, b | 0x64006400u) - vec4(f16(1024.0 + CODE_OFFSET));
-}
-fn high_values(a: u32, b: u32) -> vec4<f16> {
-    return four_halves(a | 0x64006400u, b | 0x64006400u) - vec4(f16(1024.0 + CODE_OFFSET * HIGH));
-}
-#else
-fn low_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b); }
-fn high_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b); }
-#endif
-
 // Eight elements for two matrices; those of `hi` are in units of HIGH.
 struct HalfEight { lo: vec4<f16>, hi: vec4<f16> }
 
@@ -57,10 +41,7 @@ fn eight_of_query(q: vec4<u32>) -> HalfEight {
 }
 fn eight_of(raw: Raw) -> HalfEight { return eight_of_query(raw); }
 fn columns_of(v: Crossed, n: u32) -> HalfEight {
-    return HalfEight(
-        low_values(v.ab_low[n], v.cd_low[n]),
-        high_values(v.ab_high[n], v.cd_high[n]),
-    );
+    return HalfEight(four_halves(v.ab_low[n], v.cd_low[n]), four_halves(v.ab_high[n], v.cd_high[n]));
 }
 #elif BITS == 8
 fn eight_of_query(q: vec4<u32>) -> HalfEight {
@@ -74,7 +55,7 @@ fn eight_of(raw: Raw) -> HalfEight {
 fn columns_of(v: Crossed, n: u32) -> HalfEight {
     let ab = select(v.ab_low[n / 2u], v.ab_high[n / 2u], n % 2u == 1u);
     let cd = select(v.cd_low[n / 2u], v.cd_high[n / 2u], n % 2u == 1u);
-    return HalfEight(low_values(first_pair(ab), first_pair(cd)), high_values(second_pair(ab), second_pair(cd)));
+    return HalfEight(four_halves(first_pair(ab), first_pair(cd)), four_halves(second_pair(ab), second_pair(cd)));
 }
 #else
 fn eight_of_query(q: vec4<u32>) -> HalfEight {
@@ -89,9 +70,18 @@ fn columns_of(v: Crossed, n: u32) -> HalfEight {
     let ab = select(v.ab_low, v.ab_high, n / 2u == 1u);
     let cd = select(v.cd_low, v.cd_high, n / 2u == 1u);
     if n % 2u == 0u {
-        return HalfEight(low_values(first_pair(ab), first_pair(cd)), high_values(second_pair(ab), second_pair(cd)));
+        return HalfEight(four_halves(first_pair(ab), first_pair(cd)), four_halves(second_pair(ab), second_pair(cd)));
     }
-    return HalfEight(low_values(third_pair(ab), third_pair(cd)), high_values(fourth_pair(ab), fourth_pair(cd)));
+    return HalfEight(four_halves(third_pair(ab), third_pair(cd)), four_halves(fourth_pair(ab), fourth_pair(cd)));
+}
+#endif
+
+#if OFFSET
+// What is to be added to each of them, as codes have an offset.
+fn offset_of_columns() -> HalfEight {
+    const HALF = u32(CODE_OFFSET) * 0x10001u | 0x80008000u; // the negative subnormal
+    const HIGH_HALF = u32(CODE_OFFSET * HIGH) * 0x10001u | 0x80008000u;
+    return HalfEight(four_halves(HALF, HALF), four_halves(HIGH_HALF, HIGH_HALF));
 }
 #endif
 

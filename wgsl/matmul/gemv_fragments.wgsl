@@ -91,7 +91,7 @@ fn main(place: Place) {
 #endif
         ), first, places_{e}, own);
 #endfor
-        let sum = sum_of_row(sums, own.y);
+        let sum = sum_of_row(sums, block_0, own.y);
         let stores = (own.y < 2u) | never(ahead_0 | ahead_1);
         if stores { partial[lane.subgroup * SUMS_ROOM + t * SIDE + own.y * 8u + own.x] = sum; }
     }
