@@ -8,9 +8,12 @@ use crate::format::{Format, Group};
 use crate::kernel::{KernelSpec, Level};
 use crate::tensor::DType;
 
+/// Of a weight: its groups, rows and columns.
+type Shape = (Format, Group, usize, usize);
+
 /// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups, the smallest as quick
 /// cases; rows of 3080 end within a packet.
-const SHAPES: [(Format, Group, usize, usize); 13] = [
+const SHAPES: [Shape; 13] = [
     (Format::Fp4, Group::Size(32), 1024, 3136),
     (Format::Fp4, Group::Size(64), 1031, 4096),
     (Format::Fp4, Group::Size(128), 1040, 4224),
@@ -28,7 +31,7 @@ const SHAPES: [(Format, Group, usize, usize); 13] = [
 
 /// The same for integers as bytes (`wgsl/common/gemv_bytes.wgsl`), which many rows of w take: steps that are not full, the fewest rows
 /// and the shortest, all groups, padded rows.
-const BYTES_SHAPES: [(Format, Group, usize, usize); 7] = [
+const BYTES_SHAPES: [Shape; 7] = [
     (Format::Int4, Group::Size(128), 8001, 4224),
     (Format::Int3, Group::Size(32), 8010, 3136),
     (Format::Int3, Group::Size(64), 8006, 3136),
@@ -39,14 +42,32 @@ const BYTES_SHAPES: [(Format, Group, usize, usize); 7] = [
 ];
 
 /// And for a codebook's values in pairs (`wgsl/common/gemv_pairs.wgsl`): all groups, rows of two and of seven shares, padded ones.
-const PAIRS_SHAPES: [(Format, Group, usize, usize); 4] = [
+const PAIRS_SHAPES: [Shape; 4] = [
     (Format::Nf4, Group::Size(64), 8001, 4096),
     (Format::Nf4, Group::Size(32), 8010, 3136),
     (Format::Nf4, Group::Size(128), 8000, 8320),
     (Format::Nf4, Group::WholeK, 8003, 13_320),
 ];
 
-fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, usize)) -> Spec {
+/// And for two to eight rows of activations (`wgsl/common/gemv_few.wgsl`): the most of each width, rows that end within a packet, and on a large GPU
+/// more tiles to a workgroup than wait at once.
+const FEW_SHAPES: [(usize, Shape); 8] = [
+    (2, (Format::Fp4, Group::Size(32), 1031, 3136)),
+    (8, (Format::Int4, Group::Size(32), 1033, 3200)),
+    (5, (Format::Fp4, Group::WholeK, 1026, 3080)),
+    (4, (Format::Int4, Group::Size(128), 1025, 4096)),
+    (8, (Format::Mxfp4, Group::Size(32), 1029, 3136)),
+    (3, (Format::Nvfp4, Group::Size(16), 1030, 3648)),
+    (8, (Format::Fp4, Group::Size(64), 12_001, 3136)),
+    (4, (Format::Int4, Group::WholeK, 19_003, 3080)),
+];
+
+fn few(spec: &'static KernelSpec, (m, shape): (usize, Shape)) -> Spec {
+    let one = new(spec, shape);
+    Spec { shape: (m, one.shape.1, one.shape.2), ..one }
+}
+
+fn new(spec: &'static KernelSpec, (format, group, n, k): Shape) -> Spec {
     let small = matches!(group, Group::Size(16 | 32));
     let level = if small && n < 8000 { Level::Quick } else { Level::Full };
     Spec { group, ..Spec::new(spec, level, format, DType::F16, (1, n, k)) }
@@ -56,7 +77,8 @@ fn new(spec: &'static KernelSpec, (format, group, n, k): (Format, Group, usize, 
 pub(super) fn long_rows(spec: &'static KernelSpec) -> Vec<Spec> {
     let [bytes @ .., _, _] = BYTES_SHAPES;
     let [pairs @ .., _, _] = PAIRS_SHAPES;
-    SHAPES.into_iter().chain(bytes).chain(pairs).map(|shape| new(spec, shape)).collect()
+    let one = SHAPES.into_iter().chain(bytes).chain(pairs).map(|shape| new(spec, shape));
+    one.chain(FEW_SHAPES.map(|shape| few(spec, shape))).collect()
 }
 
 /// Those and all that the epilogue does, other outputs, scales at the edges of halves, a weight in parts, and more tiles than
@@ -87,6 +109,12 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     all.push(Spec { dtypes: (DType::F16, DType::Bf16), shape: (1, 8002, 4224), ..bytes });
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 23, ..bytes });
     all.extend([longest, most]);
+    let [fp4, int4, ..] =
+        FEW_SHAPES.map(|shape| Spec { level: Level::Full, bias: true, residual: true, ..few(spec, shape) });
+    let out = |out, few| Spec { dtypes: (DType::F16, out), ..few };
+    all.extend([f16::MAX, f16::from_bits(1)].map(|scale| Spec { scales: Some(scale), ..out(DType::F32, fp4) }));
+    all.push(Spec { activation: Activation::Relu, scale: -0.5, out_row: 2, ..int4 });
+    all.push(Spec { part_bytes: 1 << 20, ..out(DType::Bf16, int4) });
     let [pairs, _, long, longer] = PAIRS_SHAPES.map(|shape| new(spec, shape));
     all.extend([long, longer]);
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 24, shape: (1, 12_000, 4096), ..pairs });

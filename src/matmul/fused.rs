@@ -123,7 +123,7 @@ pub struct Qkv<'a> {
 /// ```
 pub fn record_qkv(recorder: &mut Recorder<'_, '_>, request: &Qkv<'_>) -> Result<()> {
     let Qkv { a, weight, norm, .. } = *request;
-    let few = tiles::few_rows(recorder.gpu(), a.rows(), weight.format(), a.dtype(), norm.is_some());
+    let few = tiles::few_rows(recorder.gpu(), a.rows(), weight, a.dtype(), (false, norm.is_some()));
     let spec = match norm {
         Some(_) if few => &NORM_QKV_GEMV,
         None if few => &QKV_GEMV,

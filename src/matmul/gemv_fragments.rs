@@ -1,5 +1,6 @@
 //! How the Spirv tier multiplies one row of halves: see `wgsl/matmul/gemv_fragments.wgsl`.
 
+use super::gemv_few::few_variants;
 use super::gemv_tiles::multiplies_bytes;
 use super::plan::{Rows, Traits};
 use super::spec::{DTypes, common, packet, takes_pairs, traits};
@@ -223,6 +224,7 @@ pub(super) fn gemv_fragment_variant(
         set_flag(&mut defines, flag, set);
     }
     defines.extend(defines![
+        FEW = Def::Flag(false),
         SUBGROUP = Def::Flag(true),
         SIDE = Def::Num(GemvFragments::ROWS),
         THREADS = Def::Num(tile.threads()),
@@ -261,6 +263,7 @@ pub(super) fn gemv_fragment_variants(pair: bool) -> Vec<Variant> {
             }
         }
     }
+    all.extend(few_variants(pair));
     all
 }
 

@@ -23,6 +23,7 @@ mod fragment_cases;
 mod fused;
 mod fused_cases;
 mod fused_spec;
+mod gemv_few;
 mod gemv_fragments;
 mod gemv_tiles;
 #[cfg(test)]
@@ -155,7 +156,7 @@ impl<'a> Linear<'a> {
 pub fn record(recorder: &mut Recorder<'_, '_>, request: &Linear<'_>) -> Result<()> {
     let m = request.a.rows();
     let fused = request.norm.is_some() && m <= tiles::MAX_GEMV_ROWS;
-    let plain = || tiles::kernel_for(recorder.gpu(), m, request.weight.format(), request.a.dtype());
+    let plain = || tiles::kernel_for(recorder.gpu(), m, request.weight, request.a.dtype());
     let spec = if fused { &NORM_QGEMV } else { plain() };
     record_with(recorder, spec, request)
 }
@@ -238,7 +239,7 @@ pub struct GateUp<'a> {
 /// ```
 pub fn record_gate_up(recorder: &mut Recorder<'_, '_>, request: &GateUp<'_>) -> Result<()> {
     let GateUp { a, weight, norm, .. } = *request;
-    let few = tiles::few_rows(recorder.gpu(), a.rows(), weight.format(), a.dtype(), norm.is_some());
+    let few = tiles::few_rows(recorder.gpu(), a.rows(), weight, a.dtype(), (true, norm.is_some()));
     let spec = match norm {
         Some(_) if few => &NORM_GATE_UP_GEMV,
         None if few => &GATE_UP_GEMV,

@@ -2,6 +2,7 @@
 
 use super::arrange;
 use super::fused_spec::{fuse, has};
+use super::gemv_few::{GemvFew, few_variant};
 use super::gemv_fragments::{GemvFragments, Products, TwoScales, gemv_fragment_variant};
 use super::gemv_tiles::choose_gemv;
 use super::msl::{MslTile, msl_variant, wide_tiles};
@@ -57,7 +58,7 @@ impl Rows {
         }
     }
 
-    fn of(weight: &Weight) -> Rows {
+    pub fn of(weight: &Weight) -> Rows {
         // The padding of 2-bit rows may hold whole packets.
         let full = weight.packets() * packet(weight.format()) as usize == weight.k();
         match weight.k() {
@@ -85,6 +86,9 @@ pub(super) fn variant(
     if spec.name.ends_with("gemv") {
         if m > MAX_GEMV_ROWS {
             return Err(format!("{} takes at most {MAX_GEMV_ROWS} rows", spec.name));
+        }
+        if tier == Tier::Spirv && m > 1 {
+            return Ok(fuse(few_variant(request, traits, weight)?, spec).into());
         }
         if tier == Tier::Spirv {
             if !caps.subgroup_barrier {
@@ -189,6 +193,9 @@ pub(super) fn groups(caps: &Caps, defines: &Defines, m: usize, n: usize) -> u64 
             _ => Products::Matrices,
         };
         return GemvFragments::groups(products, (threads, shares, each), n, caps.compute_units()) as u64;
+    }
+    if flag(defines, "FEW") {
+        return GemvFew::groups(n, caps.compute_units()) as u64;
     }
     match (define(defines, "COLUMNS"), define(defines, "FRAG_M")) {
         (Some(columns), _) => n.div_ceil(columns) as u64,

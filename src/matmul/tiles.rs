@@ -2,6 +2,8 @@
 //! devices: nothing is tuned inside a caller's call. The tiles of the gemv kernels are in [`gemv_tiles`](super::gemv_tiles). What was
 //! measured, and what not yet, is in `docs/performance.md`.
 
+use super::gemv_few::GemvFew;
+use super::weight::Weight;
 use super::{GEMM, QGEMM, QGEMV};
 use crate::device::{Caps, Gpu};
 use crate::format::Format;
@@ -17,29 +19,45 @@ const GEMV_ROWS_BESIDE_MATRICES: usize = 4;
 const GEMV_ROWS_BESIDE_FRAGMENTS: usize = 2;
 const GEMV_ROWS_BESIDE_FAST_FRAGMENTS: usize = 1;
 
-/// Rows of activations up to which a gemv kernel serves.
+/// Whether a device of these capabilities, used up to a tier, makes matrices of side 16 of what threads hold.
+fn has_fragments(caps: &Caps, ceiling: Option<Tier>) -> bool {
+    let side = (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1);
+    side && caps.spirv && ceiling.is_none_or(|ceiling| ceiling >= Tier::Spirv)
+}
+
+/// Rows of activations up to which a gemv kernel serves any weight.
 fn gemv_rows(caps: &Caps, ceiling: Option<Tier>, format: Format, a: DType) -> usize {
     if !format.is_quantised() || a == DType::F32 {
         return MAX_GEMV_ROWS;
     }
-    let may = |tier| ceiling.is_none_or(|ceiling| ceiling >= tier);
-    match (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1) {
-        true if caps.spirv && may(Tier::Spirv) => match format {
-            Format::Fp4 | Format::Int4 => GEMV_ROWS_BESIDE_FAST_FRAGMENTS,
-            _ => GEMV_ROWS_BESIDE_FRAGMENTS,
-        },
-        true if may(Tier::Coop) => GEMV_ROWS_BESIDE_MATRICES,
+    let matrices = (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1);
+    match format {
+        Format::Fp4 | Format::Int4 if has_fragments(caps, ceiling) => GEMV_ROWS_BESIDE_FAST_FRAGMENTS,
+        _ if has_fragments(caps, ceiling) => GEMV_ROWS_BESIDE_FRAGMENTS,
+        _ if matrices && ceiling.is_none_or(|ceiling| ceiling >= Tier::Coop) => GEMV_ROWS_BESIDE_MATRICES,
         _ => MAX_GEMV_ROWS,
     }
 }
 
-/// Whether a gemv kernel serves `m` rows; with a norm it does wherever it can, as it spares the norm's launch and workspace.
-pub(super) fn few_rows(gpu: &Gpu, m: usize, format: Format, a: DType, norm: bool) -> bool {
-    m <= if norm { MAX_GEMV_ROWS } else { gemv_rows(gpu.caps(), gpu.forced_tier(), format, a) }
+/// Whether a gemv kernel serves `m` rows, for a gated pair or not; with a norm it does wherever it can, as it spares the norm's launch and
+/// workspace.
+pub(super) fn few_rows(
+    gpu: &Gpu,
+    m: usize,
+    weight: &Weight,
+    a: DType,
+    (pair, norm): (bool, bool),
+) -> bool {
+    let (caps, ceiling) = (gpu.caps(), gpu.forced_tier());
+    if norm {
+        return m <= MAX_GEMV_ROWS;
+    }
+    let special = has_fragments(caps, ceiling) && GemvFew::serves(caps, m, weight, a, pair);
+    special || m <= gemv_rows(caps, ceiling, weight.format(), a)
 }
 
-pub(super) fn kernel_for(gpu: &Gpu, m: usize, format: Format, a: DType) -> &'static KernelSpec {
-    match (few_rows(gpu, m, format, a, false), format.is_quantised()) {
+pub(super) fn kernel_for(gpu: &Gpu, m: usize, weight: &Weight, a: DType) -> &'static KernelSpec {
+    match (few_rows(gpu, m, weight, a, (false, false)), weight.format().is_quantised()) {
         (true, _) => &QGEMV,
         (false, true) => &QGEMM,
         (false, false) => &GEMM,
@@ -359,7 +377,8 @@ mod tests {
             (9, Format::Int4, "qgemm"),
             (9, Format::Bf16, "gemm"),
         ] {
-            assert_eq!(kernel_for(&gpu, m, format, DType::F32).name, want, "{m}");
+            let weight = Weight::alloc(&gpu, format, 16, 64, format.default_group()).expect("it fits");
+            assert_eq!(kernel_for(&gpu, m, &weight, DType::F32).name, want, "{m}");
         }
     }
 

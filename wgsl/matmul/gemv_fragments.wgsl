@@ -1,5 +1,5 @@
-// With BYTES this file is common/gemv_bytes.wgsl, with BOOK common/gemv_pairs.wgsl, which have no matrices, with EACH == 1
-// common/gemv_short.wgsl. Without:
+// With BYTES this file is common/gemv_bytes.wgsl, with BOOK common/gemv_pairs.wgsl, which have no matrices, with FEW common/gemv_few.wgsl, for more
+// rows of a, with EACH == 1 common/gemv_short.wgsl. Without:
 // out[1,N] = epilogue(a[1,K] · w[N,K]ᵀ) on cooperative matrices, block by block (common/fragment_block.wgsl). A tile is 16 rows of w.
 // A subgroup has EACH blocks of every tile, always of the same columns of a. The compiler issues loads of w a block ahead: earlier ones,
 // that it cannot delay, were slower. Workgroups stay: each takes every so many-th tile, at most MOST_TILES, and brings their sums
@@ -8,6 +8,8 @@
 //!include "common/gemv_bytes.wgsl"
 #elif BOOK
 //!include "common/gemv_pairs.wgsl"
+#elif FEW
+//!include "common/gemv_few.wgsl"
 #elif EACH == 1
 //!include "common/gemv_short.wgsl"
 #else
