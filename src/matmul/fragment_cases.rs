@@ -13,12 +13,14 @@ type Shape = (Format, Group, usize, usize);
 
 /// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups, the smallest as quick
 /// cases; rows of 3080 end within a packet.
-const SHAPES: [Shape; 13] = [
+const SHAPES: [Shape; 15] = [
     (Format::Fp4, Group::Size(32), 1024, 3136),
     (Format::Fp4, Group::Size(64), 1031, 4096),
     (Format::Fp4, Group::Size(128), 1040, 4224),
     (Format::Mxfp4, Group::Size(32), 1029, 3136),
     (Format::Mxfp4, Group::Size(32), 1024, 4160),
+    (Format::Fp4, Group::Size(32), 1035, 7232),
+    (Format::Int4, Group::WholeK, 1040, 8136),
     (Format::Nvfp4, Group::Size(16), 1030, 3136),
     (Format::Nvfp4, Group::Size(16), 1025, 4160),
     (Format::Int4, Group::Size(32), 1033, 3200),
@@ -109,12 +111,14 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     all.push(Spec { dtypes: (DType::F16, DType::Bf16), shape: (1, 8002, 4224), ..bytes });
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 23, ..bytes });
     all.extend([longest, most]);
-    let [fp4, int4, ..] =
+    let [fp4, int4, ends, ..] =
         FEW_SHAPES.map(|shape| Spec { level: Level::Full, bias: true, residual: true, ..few(spec, shape) });
     let out = |out, few| Spec { dtypes: (DType::F16, out), ..few };
-    all.extend([f16::MAX, f16::from_bits(1)].map(|scale| Spec { scales: Some(scale), ..out(DType::F32, fp4) }));
+    // Weights are halves here, so six times the scale is.
+    let edges = [f16::from_f32(10_912.0), f16::MIN_POSITIVE];
+    all.extend(edges.map(|scale| Spec { scales: Some(scale), ..out(DType::F32, fp4) }));
     all.push(Spec { activation: Activation::Relu, scale: -0.5, out_row: 2, ..int4 });
-    all.push(Spec { part_bytes: 1 << 20, ..out(DType::Bf16, int4) });
+    all.push(Spec { part_bytes: 1 << 20, ..out(DType::Bf16, ends) });
     let [pairs, _, long, longer] = PAIRS_SHAPES.map(|shape| new(spec, shape));
     all.extend([long, longer]);
     all.push(Spec { bias: true, residual: true, part_bytes: 1 << 24, shape: (1, 12_000, 4096), ..pairs });

@@ -113,6 +113,7 @@ fn variant(traits: Traits, dtypes: DTypes, few: GemvFew, pair: bool) -> Variant 
         // What the shader's other texts ask for.
         EACH = Def::Num(1),
         INTEGERS = Def::Flag(false),
+        TABLE = Def::Flag(false),
         PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),
         SPANS = Def::Num(spans),
         SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / spans),

@@ -24,6 +24,8 @@ pub(super) struct GemvFragments {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Products {
     Matrices,
+    /// The same of a codebook, by a table of all pairs of its values.
+    Tables,
     /// Integers: `wgsl/common/gemv_bytes.wgsl`.
     Bytes,
     /// Codebooks of 16 values, where [`takes_pairs`] allows it: `wgsl/common/gemv_pairs.wgsl`.
@@ -36,6 +38,7 @@ impl Products {
         match (self, format.scales()) {
             (Products::Matrices, ScaleFormat::F16) => &[TwoScales::Same, TwoScales::OneWord],
             (Products::Matrices, _) => &[TwoScales::OneWord],
+            (Products::Tables, _) => &[TwoScales::Same, TwoScales::OneWord],
             (Products::Bytes | Products::Pairs, _) => &[TwoScales::Same],
         }
     }
@@ -73,7 +76,7 @@ impl GemvFragments {
         (Format::Int4, &[Products::Matrices, Products::Bytes]),
         (Format::Int3, &[Products::Bytes]),
         (Format::Int2, &[Products::Bytes]),
-        (Format::Nf4, &[Products::Pairs]),
+        (Format::Nf4, &[Products::Tables, Products::Pairs]),
     ];
     const LEAST_ROWS: usize = 1024;
     /// Of so many or fewer many lanes would have none.
@@ -112,6 +115,7 @@ impl GemvFragments {
         let all = |subgroups: &[u32], each| subgroups.iter().map(|&s| (s, s, each)).collect::<Vec<_>>();
         match products {
             Products::Matrices => [all(&Self::SHORT, 1), all(&Self::SUBGROUPS, 4)].concat(),
+            Products::Tables => all(&Self::SHORT, 1),
             Products::Bytes => [all(&[4], 1), all(&Self::SUBGROUPS, 1)].concat(),
             Products::Pairs => (2..=8).map(|shares| (20 / shares * shares, shares, 2)).collect(),
         }
@@ -120,7 +124,7 @@ impl GemvFragments {
     /// Packets of a row that it has room for.
     const fn packets(products: Products, shares: u32, each: u32) -> usize {
         let lanes = match products {
-            Products::Matrices => 8,
+            Products::Matrices | Products::Tables => 8,
             Products::Bytes | Products::Pairs => Self::LANES,
         };
         (shares * each * lanes) as usize
@@ -133,6 +137,7 @@ impl GemvFragments {
             (Format::Int4, true) if packets > 128 => Some(Products::Bytes),
             (Format::Fp4 | Format::Mxfp4 | Format::Nvfp4 | Format::Int4, _) => Some(Products::Matrices),
             (Format::Int3 | Format::Int2, true) => Some(Products::Bytes),
+            (Format::Nf4, _) if (8000..16_896).contains(&n) && packets <= 128 => Some(Products::Tables),
             (Format::Nf4, _) if n >= 8000 => Some(Products::Pairs),
             _ => None,
         }
@@ -157,7 +162,7 @@ impl GemvFragments {
     const fn most_tiles(products: Products, each: u32) -> u32 {
         match (products, each) {
             (Products::Pairs, _) | (Products::Matrices, 1) => 32,
-            (Products::Matrices | Products::Bytes, _) => 8,
+            (Products::Matrices | Products::Tables | Products::Bytes, _) => 8,
         }
     }
 
@@ -167,7 +172,7 @@ impl GemvFragments {
         match self.products {
             Products::Matrices if self.each > 1 => self.shares * (self.each * 8 + 1) * 64 + sums,
             Products::Matrices | Products::Bytes => sums,
-            Products::Pairs => 256 * Self::LANES * 4 + sums,
+            Products::Tables | Products::Pairs => 256 * Self::LANES * 4 + sums,
         }
     }
 
@@ -185,8 +190,8 @@ impl GemvFragments {
         // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations: fewer where
         // four share a row.
         let resident = match products {
-            Products::Matrices if each == 1 => return whole_rounds(tiles, most, units),
-            Products::Matrices => 16,
+            Products::Matrices | Products::Tables if each == 1 => return whole_rounds(tiles, most, units),
+            Products::Matrices | Products::Tables => 16,
             Products::Bytes if shares == 4 => 20,
             Products::Bytes => 24,
             Products::Pairs => {
@@ -229,6 +234,7 @@ pub(super) fn gemv_fragment_variant(
         SIDE = Def::Num(GemvFragments::ROWS),
         THREADS = Def::Num(tile.threads()),
         EACH = Def::Num(tile.each),
+        TABLE = Def::Flag(is(Products::Tables)),
         SHARES = Def::Num(tile.shares),
         MOST_TILES = Def::Num(GemvFragments::most_tiles(tile.products, tile.each)),
         PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),

@@ -190,6 +190,7 @@ pub(super) fn groups(caps: &Caps, defines: &Defines, m: usize, n: usize) -> u64 
         let products = match (flag(defines, "BYTES"), flag(defines, "BOOK")) {
             (true, _) => Products::Bytes,
             (_, true) => Products::Pairs,
+            _ if flag(defines, "TABLE") => Products::Tables,
             _ => Products::Matrices,
         };
         return GemvFragments::groups(products, (threads, shares, each), n, caps.compute_units()) as u64;

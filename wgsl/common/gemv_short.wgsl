@@ -42,6 +42,10 @@ fn main(place: Place) {
 #for c PACKET_CHUNKS
     let x_{c} = select(vec4<u32>(), kept(raw_{c}, column + {c}u * 8u), has);
 #endfor
+#if TABLE
+    fill_pairs(lane.thread);
+    workgroupBarrier();
+#endif
     let x = Eights(bare_order(x_0), bare_order(x_1), bare_order(x_2), bare_order(x_3), zeros_of(x_0, x_1, x_2, x_3, own.y));
 
     let last = steps - 1u;

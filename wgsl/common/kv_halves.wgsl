@@ -76,15 +76,6 @@ fn columns_of(v: Crossed, n: u32) -> HalfEight {
 }
 #endif
 
-#if OFFSET
-// What is to be added to each of them, as codes have an offset.
-fn offset_of_columns() -> HalfEight {
-    const HALF = u32(CODE_OFFSET) * 0x10001u | 0x80008000u; // the negative subnormal
-    const HIGH_HALF = u32(CODE_OFFSET * HIGH) * 0x10001u | 0x80008000u;
-    return HalfEight(four_halves(HALF, HALF), four_halves(HIGH_HALF, HIGH_HALF));
-}
-#endif
-
 // Of the words of four keys those of the first two, and of the others: the lower halves of both, and the upper halves.
 struct Crossed { ab_low: Raw, ab_high: Raw, cd_low: Raw, cd_high: Raw }
 
