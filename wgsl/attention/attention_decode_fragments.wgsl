@@ -39,7 +39,6 @@ const MASKED = -1e30;
 const MOST_WEIGHT = 256.0;
 const K_LOADS = KC * 4u; // of a row
 const V_LOADS = VC * 8u;
-const OFFSET_STEPS = 8u;
 const LEAST_SCALE = 5.9604645e-8; // of f16, but for zero
 
 var<workgroup> tops: array<f32, SUBGROUPS * R>;
@@ -194,11 +193,6 @@ fn main(place: Place) {
 #endfor
 #endfor
 #endfor
-#if OFFSET
-    let one = vec4(f16(1.0));
-    let ones = fragment_a(one, one);
-    var weight_sum = MatC(); // since offsets were last taken off
-#endif
     // From where a lane's weights come, and in which half.
     let weight_lane = 8u * j + i / 2u;
     let weight_shift = i % 2u * 16u;
@@ -336,12 +330,6 @@ fn main(place: Place) {
 #endfor
 #endfor
 #endfor
-#if OFFSET
-            var e = elements_of(weight_sum);
-            e[0] *= fade_0;
-            e[1] *= fade_1;
-            weight_sum = fragment_c(e);
-#endif
         }
 #for x 2
         total_{x} += weight_0{x} + weight_1{x};
@@ -367,9 +355,6 @@ fn main(place: Place) {
         scale_{g} = scales[row_{g} + i];
 #endfor
 #endif
-#if OFFSET
-        weight_sum = coopMultiplyAdd(ones, weights, weight_sum);
-#endif
 #for c VC
 #for y VY
 #for n 4
@@ -380,27 +365,6 @@ fn main(place: Place) {
 #endfor
 #endfor
 #endfor
-#if OFFSET
-        // Values are summed with their offset, which every few steps is taken off: sums over thousands of keys would be of too few bits.
-        if (step + 1u) % OFFSET_STEPS == 0u || step + 1u == steps {
-            let offset = elements_of(weight_sum);
-#for c VC
-#for y VY
-#for n 4
-            {
-                var e = elements_of(sum_{c}_{y}_{n});
-#for x 2
-                e[{x}] -= CODE_OFFSET / CODE_UNIT * offset[{x}];
-                e[4 + {x}] -= CODE_OFFSET * HIGH / CODE_UNIT * offset[{x}];
-#endfor
-                sum_{c}_{y}_{n} = fragment_c(e);
-            }
-#endfor
-#endfor
-#endfor
-            weight_sum = MatC();
-        }
-#endif
     }
 
     // The workgroup's maximum and total of each row, then its sums, of four rows at a time.

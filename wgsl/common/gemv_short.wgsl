@@ -33,6 +33,10 @@ fn main(place: Place) {
     let places = places_of(packet, own);
     let none = vec2<f32>();
 
+#if TABLE
+    fill_pairs(lane.thread);
+    workgroupBarrier();
+#endif
     let column = (packet + own.x) * PACKET;
     let has = (own.y == own.x % 4u) & (column < params.k);
 #for c PACKET_CHUNKS
@@ -42,10 +46,6 @@ fn main(place: Place) {
 #for c PACKET_CHUNKS
     let x_{c} = select(vec4<u32>(), kept(raw_{c}, column + {c}u * 8u), has);
 #endfor
-#if TABLE
-    fill_pairs(lane.thread);
-    workgroupBarrier();
-#endif
     let x = Eights(bare_order(x_0), bare_order(x_1), bare_order(x_2), bare_order(x_3), zeros_of(x_0, x_1, x_2, x_3, own.y));
 
     let last = steps - 1u;

@@ -6,7 +6,9 @@ const HIGH = 16.0; // Units of the second and fourth pair: they stay where they 
 const HIGH = 1.0;
 #endif
 // Of sums of values.
-#if QUANTISED
+#if OFFSET
+const SUM_UNIT = 1.0;
+#elif QUANTISED
 const SUM_UNIT = CODE_UNIT;
 #else
 const SUM_UNIT = 1.0;
@@ -31,6 +33,20 @@ fn fourth_pair(word: u32) -> u32 { return second_pair(word >> 8u); }
 //!include "common/fp4_as_halves.wgsl"
 #endif
 
+// Values without their offset, which sums over thousands of keys would have to lose again: with the bits of 1024 before it a code is the
+// half 1024 + code.
+#if OFFSET
+fn low_values(a: u32, b: u32) -> vec4<f16> {
+    return four_halves(a | 0x64006400u, b | 0x64006400u) - vec4(f16(1024.0 + CODE_OFFSET));
+}
+fn high_values(a: u32, b: u32) -> vec4<f16> {
+    return four_halves(a | 0x64006400u, b | 0x64006400u) - vec4(f16(1024.0 + CODE_OFFSET * HIGH));
+}
+#else
+fn low_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b); }
+fn high_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b); }
+#endif
+
 // Eight elements for two matrices; those of `hi` are in units of HIGH.
 struct HalfEight { lo: vec4<f16>, hi: vec4<f16> }
 
@@ -41,7 +57,10 @@ fn eight_of_query(q: vec4<u32>) -> HalfEight {
 }
 fn eight_of(raw: Raw) -> HalfEight { return eight_of_query(raw); }
 fn columns_of(v: Crossed, n: u32) -> HalfEight {
-    return HalfEight(four_halves(v.ab_low[n], v.cd_low[n]), four_halves(v.ab_high[n], v.cd_high[n]));
+    return HalfEight(
+        low_values(v.ab_low[n], v.cd_low[n]),
+        high_values(v.ab_high[n], v.cd_high[n]),
+    );
 }
 #elif BITS == 8
 fn eight_of_query(q: vec4<u32>) -> HalfEight {
@@ -55,7 +74,7 @@ fn eight_of(raw: Raw) -> HalfEight {
 fn columns_of(v: Crossed, n: u32) -> HalfEight {
     let ab = select(v.ab_low[n / 2u], v.ab_high[n / 2u], n % 2u == 1u);
     let cd = select(v.cd_low[n / 2u], v.cd_high[n / 2u], n % 2u == 1u);
-    return HalfEight(four_halves(first_pair(ab), first_pair(cd)), four_halves(second_pair(ab), second_pair(cd)));
+    return HalfEight(low_values(first_pair(ab), first_pair(cd)), high_values(second_pair(ab), second_pair(cd)));
 }
 #else
 fn eight_of_query(q: vec4<u32>) -> HalfEight {
@@ -70,9 +89,9 @@ fn columns_of(v: Crossed, n: u32) -> HalfEight {
     let ab = select(v.ab_low, v.ab_high, n / 2u == 1u);
     let cd = select(v.cd_low, v.cd_high, n / 2u == 1u);
     if n % 2u == 0u {
-        return HalfEight(four_halves(first_pair(ab), first_pair(cd)), four_halves(second_pair(ab), second_pair(cd)));
+        return HalfEight(low_values(first_pair(ab), first_pair(cd)), high_values(second_pair(ab), second_pair(cd)));
     }
-    return HalfEight(four_halves(third_pair(ab), third_pair(cd)), four_halves(fourth_pair(ab), fourth_pair(cd)));
+    return HalfEight(low_values(third_pair(ab), third_pair(cd)), high_values(fourth_pair(ab), fourth_pair(cd)));
 }
 #endif
 
