@@ -6,9 +6,7 @@ const HIGH = 16.0; // Units of the second and fourth pair: they stay where they 
 const HIGH = 1.0;
 #endif
 // Of sums of values.
-#if OFFSET
-const SUM_UNIT = 1.0;
-#elif QUANTISED
+#if QUANTISED
 const SUM_UNIT = CODE_UNIT;
 #else
 const SUM_UNIT = 1.0;
@@ -36,12 +34,10 @@ fn fourth_pair(word: u32) -> u32 { return second_pair(word >> 8u); }
 // Values without their offset, which sums over thousands of keys would have to lose again: with the bits of 1024 before it a code is the
 // half 1024 + code.
 #if OFFSET
-fn low_values(a: u32, b: u32) -> vec4<f16> {
-    return four_halves(a | 0x64006400u, b | 0x64006400u) - vec4(f16(1024.0 + CODE_OFFSET));
-}
-fn high_values(a: u32, b: u32) -> vec4<f16> {
-    return four_halves(a | 0x64006400u, b | 0x64006400u) - vec4(f16(1024.0 + CODE_OFFSET * HIGH));
-}
+const OFFSET_HALF = u32(CODE_OFFSET) * 0x10001u;
+const HIGH_OFFSET_HALF = u32(CODE_OFFSET * HIGH) * 0x10001u;
+fn low_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b) - four_halves(OFFSET_HALF, OFFSET_HALF); }
+fn high_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b) - four_halves(HIGH_OFFSET_HALF, HIGH_OFFSET_HALF); }
 #else
 fn low_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b); }
 fn high_values(a: u32, b: u32) -> vec4<f16> { return four_halves(a, b); }
