@@ -44,7 +44,9 @@ impl GemvFew {
     fn of(m: usize, weight: &Weight, a: DType, pair: bool) -> Option<GemvFew> {
         let (format, rows) = (weight.format(), Rows::of(weight));
         let served = Self::formats(pair).contains(&format) && a == DType::F16 && rows != Rows::Ragged;
-        let whole = weight.split_packet() == (format == Format::Nvfp4);
+        // Of NVFP4 a packet's two scales are in one word.
+        let nvfp4 = format == Format::Nvfp4 && weight.groups().is_multiple_of(2);
+        let whole = weight.split_packet() == nvfp4;
         Self::choose(m, weight.n(), weight.packets()).filter(|_| served && whole)
     }
 
@@ -100,7 +102,13 @@ pub(super) fn few_variant(request: &Request, traits: Traits, weight: &Weight) ->
 fn variant(traits: Traits, dtypes: DTypes, few: GemvFew, pair: bool) -> Variant {
     let mut defines = common(traits, dtypes, pair, true);
     let spans = if traits.split_packet { 2 } else { 1 };
-    for (flag, set) in [("HALVES", true), ("MULTIPLIES", true), ("SMALL_SCALES", traits.small_scales)] {
+    for (flag, set) in [
+        ("HALVES", true),
+        ("MULTIPLIES", true),
+        ("SMALL_SCALES", traits.small_scales),
+        // Their words, so that nothing is done to them before they are wanted.
+        ("HALF_SCALES", false),
+    ] {
         set_flag(&mut defines, flag, set);
     }
     defines.extend(defines![

@@ -50,12 +50,6 @@ fn two_scales(word: u32, at: u32, g: u32) -> vec2<f32> {
     return vec2<f32>(half_of(word, at));
 #endif
 }
-#if SCALE_FORMAT == f16
-const WORD_SCALES = 2u;
-#else
-const WORD_SCALES = 4u;
-#endif
-
 // Rows past the end are computed, not stored.
 fn row_of(first: u32, h: u32, own: vec2<u32>) -> u32 { return min(first + h * 8u + own.x, params.n - 1u); }
 

@@ -12,6 +12,7 @@ enable wgpu_cooperative_matrix;
 //!include "common/rows.wgsl"
 //!include "common/coop_matrix.wgsl"
 //!include "common/fragment.wgsl"
+//!include "common/bits_as_halves.wgsl"
 //!include "common/half_activations.wgsl"
 //!include "common/scaled_weights.wgsl"
 //!include "common/asked.wgsl"
@@ -19,21 +20,23 @@ enable wgpu_cooperative_matrix;
 
 const SUBGROUPS = THREADS / 32u;
 const BLOCK = 8u; // packets of a row
-const SPAN = PACKET / SPANS; // weights that share a scale
 const ROW_ROOM = 20u; // of a tile's 16 sums of a row of a: lanes store to different banks
 const SLOT_ROOM = ROWS_A * ROW_ROOM;
 var<workgroup> partial: array<f32, SUBGROUPS * SLOTS * SLOT_ROOM>;
 
-// What a lane has: packets j and j + 4 of rows i and i + 8 of w, and what SPAN weights share.
+// What a lane has: packets j and j + 4 of rows i and i + 8 of w, and of each the word with its SPANS scales.
 struct Block {
 #for h 2
 #for s 2
     w_{h}_{s}: Packet,
-#for g SPANS
-    affine_{h}_{s}_{g}: Affine,
+    scales_{h}_{s}: u32,
 #endfor
 #endfor
+#if SCALE_FORMAT == e4m3
+#for h 2
+    tensor_{h}: u32, // the scale of all of the row
 #endfor
+#endif
 }
 // And the same packets of row i of a.
 struct Activations {
@@ -78,13 +81,15 @@ fn main(place: Place) {
     let at = lane.subgroup * SLOTS * SLOT_ROOM;
     for (var step = 0u; step < steps; step += 2u) {
         let never_yet = step >= params.n; // but the compiler does not know
-        let odd = ask((index + min(step + 1u, last) * groups) * SIDE, column, own.x);
+        let odd_at = (index + min(step + 1u, last) * groups) * SIDE;
+        let odd = ask(odd_at, column, own.x);
         if never_yet { partial[0] = used(words_of(odd)); }
-        keep(take(even, x), at + step % SLOTS * SLOT_ROOM, own);
+        let even_at = (index + step * groups) * SIDE;
+        keep(take(even, x, even_at, column, own.x), at + step % SLOTS * SLOT_ROOM, own);
         if step + 1u >= steps { break; }
         even = ask((index + min(step + 2u, last) * groups + u32(never(odd.w_0_0.x))) * SIDE, column, own.x);
         if never_yet { partial[0] = used(words_of(even)); }
-        keep(take(odd, x), at + (step + 1u) % SLOTS * SLOT_ROOM, own);
+        keep(take(odd, x, odd_at, column, own.x), at + (step + 1u) % SLOTS * SLOT_ROOM, own);
         // Copies into `even`, if the compiler makes any, stay behind this.
         if never_yet { partial[1] = used(step); }
         if (step + 2u) % SLOTS == 0u {
@@ -97,48 +102,64 @@ fn main(place: Place) {
     finish_slots(steps % SLOTS, index + (steps - steps % SLOTS) * groups, groups, lane.thread);
 }
 
+// Rows past the end are computed, not stored.
+fn row_of(first: u32, h: u32, i: u32) -> u32 { return min(first + h * 8u + i, params.n - 1u); }
+fn scale_at(row: u32, column: u32) -> u32 { return row * params.groups + scale_group(column); }
+
 fn ask(first: u32, column: u32, i: u32) -> Block {
 #for h 2
-    let row_{h} = min(first + {h}u * 8u + i, params.n - 1u); // past the end: computed, not stored
+    let row_{h} = row_of(first, {h}u, i);
 #for s 2
-    let w_{h}_{s} = fetch_packet(row_{h}, column + {s}u * 4u * PACKET);
-#for g SPANS
-    let affine_{h}_{s}_{g} = fetch_affine(row_{h}, column + {s}u * 4u * PACKET + {g}u * SPAN);
+    let column_{h}_{s} = column + {s}u * 4u * PACKET;
+    let w_{h}_{s} = load_packet(row_{h}, min(column_{h}_{s} / PACKET, params.packets - 1u));
+    let scales_{h}_{s} = scales[scale_at(row_{h}, column_{h}_{s}) / WORD_SCALES];
 #endfor
 #endfor
-#endfor
-#if SPANS == 1
-    return Block(w_0_0, affine_0_0_0, w_0_1, affine_0_1_0, w_1_0, affine_1_0_0, w_1_1, affine_1_1_0);
+#if SCALE_FORMAT == e4m3
+    return Block(w_0_0, scales_0_0, w_0_1, scales_0_1, w_1_0, scales_1_0, w_1_1, scales_1_1, zeros[row_0], zeros[row_1]);
 #else
-    return Block(
-        w_0_0, affine_0_0_0, affine_0_0_1, w_0_1, affine_0_1_0, affine_0_1_1,
-        w_1_0, affine_1_0_0, affine_1_0_1, w_1_1, affine_1_1_0, affine_1_1_1,
-    );
+    return Block(w_0_0, scales_0_0, w_0_1, scales_0_1, w_1_0, scales_1_0, w_1_1, scales_1_1);
 #endif
 }
 
 fn words_of(b: Block) -> u32 {
     let w = b.w_0_0 ^ b.w_0_1 ^ b.w_1_0 ^ b.w_1_1;
-    var all = w.x ^ w.y ^ w.z ^ w.w;
-#for h 2
-#for s 2
-#for g SPANS
-    all ^= u32(b.affine_{h}_{s}_{g});
-#endfor
-#endfor
-#endfor
+    let all = w.x ^ w.y ^ w.z ^ w.w ^ b.scales_0_0 ^ b.scales_0_1 ^ b.scales_1_0 ^ b.scales_1_1;
+#if SCALE_FORMAT == e4m3
+    return all ^ b.tensor_0 ^ b.tensor_1;
+#else
     return all;
+#endif
 }
 
-// Rows i and i + 8 of the tile, of each the rows 2j and 2j + 1 of a.
-fn take(b: Block, x: Activations) -> vec4<f32> {
+// What turns codes into weights: the scale at `at`, in its word, times that of the tensor.
+fn affine_of(word: u32, at: u32, tensor: f32) -> Affine {
+#if SCALE_FORMAT == f16
+    return two_halves(word >> (at % 2u * 16u)).x;
+#else
+    return scale_of(word, at) * tensor;
+#endif
+}
+
+// Rows i and i + 8 of the tile from row `first` on, of each the rows 2j and 2j + 1 of a.
+fn take(b: Block, x: Activations, first: u32, column: u32, i: u32) -> vec4<f32> {
     let none = vec4<f16>();
     var low = MatC();
     var high = MatC();
+#for h 2
+#if SCALE_FORMAT == e4m3
+    let tensor_{h} = bitcast<f32>(b.tensor_{h});
+#else
+    let tensor_{h} = 1.0;
+#endif
+#endfor
 #for s 2
+#for h 2
+    let at_{h}_{s} = scale_at(row_of(first, {h}u, i), column + {s}u * 4u * PACKET);
+#endfor
 #for g SPANS
-    let near_{s}_{g} = ready(b.affine_0_{s}_{g});
-    let far_{s}_{g} = ready(b.affine_1_{s}_{g});
+    let near_{s}_{g} = ready(affine_of(b.scales_0_{s}, at_0_{s} + {g}u, tensor_0));
+    let far_{s}_{g} = ready(affine_of(b.scales_1_{s}, at_1_{s} + {g}u, tensor_1));
 #for c SPAN_CHUNKS
     {
         let near = weights(b.w_0_{s}, {g}u * SPAN_CHUNKS + {c}u, near_{s}_{g});

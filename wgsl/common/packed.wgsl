@@ -30,6 +30,12 @@ fn load_packet(row: u32, packet: u32) -> Packet {
 #endif
 }
 
+#if SCALE_FORMAT == f16
+const WORD_SCALES = 2u;
+#else
+const WORD_SCALES = 4u;
+#endif
+
 fn load_scale(row: u32, group: u32) -> f32 {
 #if SCALE_FORMAT == none
     return 1.0;
@@ -37,16 +43,23 @@ fn load_scale(row: u32, group: u32) -> f32 {
     let at = row * params.groups + group;
 #if HALF_SCALES
     return f32(scales[at]);
-#elif SCALE_FORMAT == f16
-    return half_of(scales[at >> 1u], at);
+#elif SCALE_FORMAT == e4m3
+    return scale_of(scales[at / WORD_SCALES], at) * bitcast<f32>(zeros[row]);
 #else
-    let byte = (scales[at >> 2u] >> ((at & 3u) * 8u)) & 0xffu;
-#if SCALE_FORMAT == e8m0
-    return bitcast<f32>(byte << 23u);
-#else
-    // E4M3 (see weight/e4m3.wgsl), times the scale of the tensor.
-    return unpack2x16float(byte << 7u).x * 256.0 * bitcast<f32>(zeros[row]);
+    return scale_of(scales[at / WORD_SCALES], at);
 #endif
+#endif
+}
+// The scale that is at `at`, of the word that it lies in, but for that of the tensor.
+fn scale_of(word: u32, at: u32) -> f32 {
+#if SCALE_FORMAT == f16
+    return half_of(word, at);
+#else
+    let byte = (word >> ((at & 3u) * 8u)) & 0xffu;
+#if SCALE_FORMAT == e4m3
+    return unpack2x16float(byte << 7u).x * 256.0; // see weight/e4m3.wgsl
+#else
+    return bitcast<f32>(byte << 23u);
 #endif
 #endif
 }

@@ -1,8 +1,4 @@
-// Weights as halves, scaled, for matrices: what a thread fetches of them, and what it makes of that. Needs weight.wgsl, packed.wgsl and
-// half_activations.wgsl.
-fn fetch_packet(row: u32, k: u32) -> Packet {
-    return load_packet(row, min(k / PACKET, params.packets - 1u));
-}
+// Weights as halves, scaled, for matrices, of a packet of codes and what they share. Needs weight.wgsl and half_activations.wgsl.
 
 // What turns codes into weights: the scale and, if it is stored, the zero, or x and y of code · x + y.
 #if HALVES
@@ -11,26 +7,8 @@ alias Affine = HalfScale;
 #else
 alias Affine = f32;
 #endif
-fn fetch_affine(row: u32, k: u32) -> Affine {
-    let group = scale_group(k);
-#if SCALE_FORMAT == f16
-    let scale = scales[row * params.groups + group];
-#else
-    let scale = load_scale(row, group);
-#endif
-#if STORED_ZEROS
-    return Affine(scale, f16(load_zero(row, group)));
-#else
-    return scale;
-#endif
-}
 #else
 alias Affine = vec2<f32>;
-fn fetch_affine(row: u32, k: u32) -> Affine {
-    let group = scale_group(k);
-    let scale = load_scale(row, group);
-    return vec2<f32>(scale * CODE_UNIT, -scale * load_zero(row, group));
-}
 #endif
 
 // Done once for a span, and not right after the load.

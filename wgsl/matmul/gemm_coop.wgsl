@@ -15,6 +15,32 @@ enable wgpu_cooperative_matrix;
 //!include "common/coop_product.wgsl"
 //!include "common/scaled_weights.wgsl"
 
+fn fetch_packet(row: u32, k: u32) -> Packet {
+    return load_packet(row, min(k / PACKET, params.packets - 1u));
+}
+
+#if HALVES
+fn fetch_affine(row: u32, k: u32) -> Affine {
+    let group = scale_group(k);
+#if SCALE_FORMAT == f16
+    let scale = scales[row * params.groups + group];
+#else
+    let scale = load_scale(row, group);
+#endif
+#if STORED_ZEROS
+    return Affine(scale, f16(load_zero(row, group)));
+#else
+    return scale;
+#endif
+}
+#else
+fn fetch_affine(row: u32, k: u32) -> Affine {
+    let group = scale_group(k);
+    let scale = load_scale(row, group);
+    return vec2<f32>(scale * CODE_UNIT, -scale * load_zero(row, group));
+}
+#endif
+
 #if !FRAGMENTS
 fn put_w(at: u32, packet: Packet, chunk: u32, affine: Affine) {
     let w = weights(packet, chunk, ready(affine));
