@@ -1,0 +1,102 @@
+// One row on matrices, of rows of w with a block for each subgroup: as in matmul/gemv_fragments.wgsl, but activations stay in registers.
+// The blocks of a step are loaded while the step before is computed. Two steps a round, as copies from the next to the current block would wait
+// for it; and whoever waits for one load of a loop waits for all that are under way, so the next ones are asked for when the current ones are
+// there, and not before (docs/performance.md, "Loads that are put off").
+enable f16;
+enable wgpu_cooperative_matrix;
+//!include "common/grid.wgsl"
+//!include "common/lane.wgsl"
+//!include "common/weight.wgsl"
+//!include "common/activation.wgsl"
+//!include "common/linear.wgsl"
+//!include "common/rows.wgsl"
+//!include "common/coop_matrix.wgsl"
+//!include "common/fragment.wgsl"
+//!include "common/bits_as_halves.wgsl"
+//!include "common/fragment_block.wgsl"
+//!include "common/asked.wgsl"
+//!include "common/touch.wgsl"
+
+const SUBGROUPS = THREADS / 32u;
+//!include "common/kept_sums.wgsl"
+
+@compute @workgroup_size(THREADS)
+fn main(place: Place) {
+    let lane = lane_of(place);
+    // group_index() and a count of groups written out: naga takes the result of a call for non-uniform.
+    let index = place.group.y * place.groups.x + place.group.x;
+    let groups = place.groups.x * place.groups.y;
+    let tiles = (params.n + SIDE - 1u) / SIDE;
+    let steps = (tiles + groups - 1u - index) / groups;
+    let own = vec2<u32>(lane.subgroup_lane / 4u, lane.subgroup_lane % 4u);
+    let none = vec2<f32>();
+#for e 2
+    let packet_{e} = ({e}u * SUBGROUPS + lane.subgroup) * BLOCK;
+    let places_{e} = places_of(packet_{e}, own);
+    let column_{e} = (packet_{e} + own.x) * PACKET;
+    let has_{e} = (own.y == own.x % 4u) & (column_{e} < params.k);
+#for c PACKET_CHUNKS
+    let raw_{e}_{c} = load_nth_eight(0u, select(0u, column_{e}, has_{e}), {c}u);
+#endfor
+#endfor
+    var even = ask(index * SIDE, places_0, own);
+#for e 2
+#for c PACKET_CHUNKS
+    let x_{e}_{c} = select(vec4<u32>(), kept(raw_{e}_{c}, column_{e} + {c}u * 8u), has_{e});
+#endfor
+    let x_{e} = Eights(bare_order(x_{e}_0), bare_order(x_{e}_1), bare_order(x_{e}_2), bare_order(x_{e}_3), zeros_of(x_{e}_0, x_{e}_1, x_{e}_2, x_{e}_3, own.y));
+#endfor
+    let last = steps - 1u;
+    for (var step = 0u; step < steps; step++) {
+        let never_yet = step >= params.n; // but the compiler does not know
+        let at = (index + step * groups) * SIDE;
+        let odd = ask(at, places_1, own);
+        if never_yet { partial[0] = used(words_of(odd)); }
+        let half = take(none, even, x_0, at, places_0, own);
+        if never_yet { partial[2] = used(bitcast<u32>(half.x)); }
+        even = ask((index + min(step + 1u, last) * groups + u32(never(odd.w_0_0.x))) * SIDE, places_0, own);
+        if never_yet { partial[0] = used(words_of(even)); }
+        keep(sum_of_row(take(half, odd, x_1, at, places_1, own), odd, own.y), step, lane.subgroup, own);
+        // Copies into `even`, if the compiler makes any, stay behind this.
+        if never_yet { partial[1] = used(step); }
+    }
+    workgroupBarrier();
+    finish_kept(lane.thread, index, groups, steps);
+}
+
+fn turned_places_of(packet: u32, own: vec2<u32>) -> vec3<u32> {
+    let last = params.packets - 1u;
+    let j = (own.y + 3u) % 4u;
+    return min(packet + vec3<u32>(j, 4u + j, 2u * own.y), vec3<u32>(last, last, last & ~1u));
+}
+
+fn words_of(b: Block) -> u32 {
+    let w = b.w_0_0 ^ b.w_0_1 ^ b.w_1_0 ^ b.w_1_1;
+    let all = w.x ^ w.y ^ w.z ^ w.w ^ b.scale_0 ^ b.scale_1;
+#if SCALE_FORMAT == e4m3
+    return all ^ b.tensor;
+#else
+    return all;
+#endif
+}
+
+fn keep(sum: f32, step: u32, subgroup: u32, own: vec2<u32>) {
+    if own.y < 2u { partial[subgroup * SUMS_ROOM + step * SIDE + own.y * 8u + own.x] = sum; }
+}
+
+// Of packets 2j and 2j + 1, of which one lane each has the activations.
+fn zeros_of(x_0: vec4<u32>, x_1: vec4<u32>, x_2: vec4<u32>, x_3: vec4<u32>, j: u32) -> vec2<f32> {
+    var zeros = vec2<f32>();
+#if INTEGERS
+#for c PACKET_CHUNKS
+    let eight_{c} = widen(x_{c}, 0u);
+    let four_{c} = eight_{c}.lo + eight_{c}.hi;
+#endfor
+    let four = (four_0 + four_1) + (four_2 + four_3);
+    let all = FIXED_ZERO / CODE_UNIT * ((four.x + four.y) + (four.z + four.w));
+#for p 2
+    zeros[{p}] = subgroupShuffle(all, (2u * j + {p}u) * 4u + (2u * j + {p}u) % 4u);
+#endfor
+#endif
+    return zeros;
+}
