@@ -114,7 +114,7 @@ impl GemvFragments {
     fn shapes(products: Products) -> Vec<(u32, u32, u32)> {
         let all = |subgroups: &[u32], each| subgroups.iter().map(|&s| (s, s, each)).collect::<Vec<_>>();
         match products {
-            Products::Matrices => [all(&Self::SHORT, 1), all(&[5, 6, 7], 4), all(&[16], 2), all(&Self::SUBGROUPS, 4)].concat(),
+            Products::Matrices => [all(&Self::SHORT, 1), all(&Self::SUBGROUPS, 4)].concat(),
             Products::Tables => all(&Self::SHORT, 1),
             Products::Bytes => [all(&[4], 1), all(&Self::SUBGROUPS, 1)].concat(),
             Products::Pairs => (2..=8).map(|shares| (20 / shares * shares, shares, 2)).collect(),
@@ -161,7 +161,7 @@ impl GemvFragments {
     /// Tiles of a workgroup, at most.
     const fn most_tiles(products: Products, each: u32) -> u32 {
         match (products, each) {
-            (Products::Pairs, _) | (Products::Matrices, 1 | 2) => 32,
+            (Products::Pairs, _) | (Products::Matrices, 1) => 32,
             (Products::Matrices | Products::Tables | Products::Bytes, _) => 8,
         }
     }
@@ -170,7 +170,7 @@ impl GemvFragments {
     pub const fn workgroup_storage(&self) -> u32 {
         let sums = self.shares * Self::most_tiles(self.products, self.each) * Self::ROWS * 4;
         match self.products {
-            Products::Matrices if self.each > 2 => self.shares * (self.each * 8 + 1) * 64 + sums,
+            Products::Matrices if self.each > 1 => self.shares * (self.each * 8 + 1) * 64 + sums,
             Products::Matrices | Products::Bytes => sums,
             Products::Tables | Products::Pairs => 256 * Self::LANES * 4 + sums,
         }
@@ -190,7 +190,7 @@ impl GemvFragments {
         // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations: fewer where
         // four share a row.
         let resident = match products {
-            Products::Matrices | Products::Tables if each < 3 => return whole_rounds(tiles, most, units),
+            Products::Matrices | Products::Tables if each == 1 => return whole_rounds(tiles, most, units),
             Products::Matrices | Products::Tables => 16,
             Products::Bytes if shares == 4 => 20,
             Products::Bytes => 24,

@@ -10,8 +10,6 @@
 //!include "common/gemv_pairs.wgsl"
 #elif FEW
 //!include "common/gemv_few.wgsl"
-#elif EACH == 2
-//!include "common/gemv_two.wgsl"
 #elif EACH == 1
 //!include "common/gemv_short.wgsl"
 #else
