@@ -192,7 +192,9 @@ pub(super) fn paged_cases() -> Vec<Case> {
     // f16 queries, as matrices take them: the cases that every format has, and splits so long that rows are looked up again.
     let long = one(shape(Full, 1, 4, 1, &[9000, 40], 16));
     for format in super::coop::FORMATS {
-        all.extend(each[3..7].iter().chain([&long, &many]).map(|shape| case(shape.clone(), format, DType::F16)));
+        all.extend(
+            each[3..7].iter().chain([&long, &many]).map(|shape| case(shape.clone(), format, DType::F16)),
+        );
     }
     for format in [KvFormat::Bf16, KvFormat::Int4] {
         all.extend(each[..2].iter().map(|shape| case(shape.clone(), format, DType::Bf16)));

@@ -17,16 +17,16 @@ const SHAPES: [Shape; 15] = [
     (Format::Fp4, Group::Size(32), 1024, 3136),
     (Format::Fp4, Group::Size(64), 1031, 4096),
     (Format::Fp4, Group::Size(128), 1040, 4224),
+    (Format::Fp4, Group::Size(32), 1035, 7232),
     (Format::Mxfp4, Group::Size(32), 1029, 3136),
     (Format::Mxfp4, Group::Size(32), 1024, 4160),
-    (Format::Fp4, Group::Size(32), 1035, 7232),
-    (Format::Int4, Group::WholeK, 1040, 8136),
     (Format::Nvfp4, Group::Size(16), 1030, 3136),
     (Format::Nvfp4, Group::Size(16), 1025, 4160),
     (Format::Int4, Group::Size(32), 1033, 3200),
     (Format::Int4, Group::Size(64), 1024, 3648),
     (Format::Int4, Group::Size(128), 1025, 4096),
     (Format::Int4, Group::WholeK, 1027, 3080),
+    (Format::Int4, Group::WholeK, 1040, 8136),
     (Format::Int4, Group::WholeK, 1038, 16384),
     (Format::Fp4, Group::WholeK, 1026, 3080),
 ];
@@ -43,10 +43,16 @@ const BYTES_SHAPES: [Shape; 7] = [
     (Format::Int4, Group::Size(64), 31_999, 4160),
 ];
 
-/// And for a codebook's values in pairs (`wgsl/common/gemv_pairs.wgsl`): all groups, rows of two and of seven shares, padded ones.
-const PAIRS_SHAPES: [Shape; 4] = [
+/// And for a codebook's values from a table of pairs, on matrices: all groups, rows that end within a packet.
+const TABLE_SHAPES: [Shape; 3] = [
     (Format::Nf4, Group::Size(64), 8001, 4096),
     (Format::Nf4, Group::Size(32), 8010, 3136),
+    (Format::Nf4, Group::WholeK, 8002, 3080),
+];
+/// … and by lanes (`wgsl/common/gemv_pairs.wgsl`): more rows, and longer ones, of two, of three and of seven shares, and padded.
+const PAIRS_SHAPES: [Shape; 4] = [
+    (Format::Nf4, Group::Size(64), 8001, 4160),
+    (Format::Nf4, Group::Size(32), 16_900, 3136),
     (Format::Nf4, Group::Size(128), 8000, 8320),
     (Format::Nf4, Group::WholeK, 8003, 13_320),
 ];
@@ -79,7 +85,7 @@ fn new(spec: &'static KernelSpec, (format, group, n, k): Shape) -> Spec {
 pub(super) fn long_rows(spec: &'static KernelSpec) -> Vec<Spec> {
     let [bytes @ .., _, _] = BYTES_SHAPES;
     let [pairs @ .., _, _] = PAIRS_SHAPES;
-    let one = SHAPES.into_iter().chain(bytes).chain(pairs).map(|shape| new(spec, shape));
+    let one = SHAPES.into_iter().chain(bytes).chain(TABLE_SHAPES).chain(pairs).map(|shape| new(spec, shape));
     one.chain(FEW_SHAPES.map(|shape| few(spec, shape))).collect()
 }
 
@@ -121,6 +127,6 @@ pub(super) fn long_rows_and_more(spec: &'static KernelSpec) -> Vec<Spec> {
     all.push(Spec { part_bytes: 1 << 20, ..out(DType::Bf16, ends) });
     let [pairs, _, long, longer] = PAIRS_SHAPES.map(|shape| new(spec, shape));
     all.extend([long, longer]);
-    all.push(Spec { bias: true, residual: true, part_bytes: 1 << 24, shape: (1, 12_000, 4096), ..pairs });
+    all.push(Spec { bias: true, residual: true, part_bytes: 1 << 24, shape: (1, 12_000, 4160), ..pairs });
     all
 }

@@ -94,9 +94,9 @@ impl GemvFew {
 pub(super) fn few_variant(request: &Request, traits: Traits, weight: &Weight) -> Result<Variant, String> {
     let &Request { m, a, out, pair, .. } = request;
     let (format, packets) = (traits.format.name(), weight.packets());
-    GemvFew::of(m, weight, a, pair)
-        .map(|few| variant(traits, (a, out), few, pair))
-        .ok_or_else(|| format!("{m} rows of {} by {format} of {packets} packets are for another tier", a.wgsl()))
+    GemvFew::of(m, weight, a, pair).map(|few| variant(traits, (a, out), few, pair)).ok_or_else(|| {
+        format!("{m} rows of {} by {format} of {packets} packets are for another tier", a.wgsl())
+    })
 }
 
 fn variant(traits: Traits, dtypes: DTypes, few: GemvFew, pair: bool) -> Variant {
@@ -155,13 +155,10 @@ mod tests {
         let of = |m, packets| GemvFew::choose(m, 1024, packets).map(|few| (few.rows, few.subgroups));
         assert_eq!([1, 2, 4].map(|m| of(m, 128)), [None, Some((4, 16)), Some((4, 16))]);
         assert_eq!([5, 8, 9].map(|m| of(m, 128)), [Some((8, 16)), Some((8, 16)), None]);
-        assert_eq!([96, 97, 112, 113, 129].map(|p| of(2, p).map(|few| few.1)), [
-            None,
-            Some(14),
-            Some(14),
-            Some(16),
-            None
-        ]);
+        assert_eq!(
+            [96, 97, 112, 113, 129].map(|p| of(2, p).map(|few| few.1)),
+            [None, Some(14), Some(14), Some(16), None]
+        );
         assert_eq!(GemvFew::choose(2, 1023, 128), None);
         assert!(GemvFew::all().all(|few| few.rows as usize <= super::super::tiles::MAX_GEMV_ROWS));
         assert!(GemvFew::all().all(|few| few.workgroup_storage() <= 48 << 10 && few.slots() % 2 == 0));

@@ -1,5 +1,7 @@
 //! How the Spirv tier multiplies one row of halves: see `wgsl/matmul/gemv_fragments.wgsl`.
 
+use std::ops::Range;
+
 use super::gemv_few::few_variants;
 use super::gemv_tiles::multiplies_bytes;
 use super::plan::{Rows, Traits};
@@ -24,11 +26,11 @@ pub(super) struct GemvFragments {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Products {
     Matrices,
-    /// The same of a codebook, by a table of all pairs of its values.
+    /// The same, of codebooks of 16 values, by a table of all pairs of these, and of rows of one block for each subgroup only.
     Tables,
     /// Integers: `wgsl/common/gemv_bytes.wgsl`.
     Bytes,
-    /// Codebooks of 16 values, where [`takes_pairs`] allows it: `wgsl/common/gemv_pairs.wgsl`.
+    /// Codebooks of 16 values, by lanes, where [`takes_pairs`] allows it: `wgsl/common/gemv_pairs.wgsl`.
     Pairs,
 }
 
@@ -79,6 +81,8 @@ impl GemvFragments {
         (Format::Nf4, &[Products::Tables, Products::Pairs]),
     ];
     const LEAST_ROWS: usize = 1024;
+    /// Of w, that a workgroup on each of 132 compute units has room for the sums of beside its table: more would have several make it.
+    const TABLE_ROWS: Range<usize> = 8000..132 * 8 * 16 + 1;
     /// Of so many or fewer many lanes would have none.
     const LEAST_PACKETS: usize = 96;
     pub const LANES: u32 = 32;
@@ -137,7 +141,7 @@ impl GemvFragments {
             (Format::Int4, true) if packets > 128 => Some(Products::Bytes),
             (Format::Fp4 | Format::Mxfp4 | Format::Nvfp4 | Format::Int4, _) => Some(Products::Matrices),
             (Format::Int3 | Format::Int2, true) => Some(Products::Bytes),
-            (Format::Nf4, _) if (8000..16_896).contains(&n) && packets <= 128 => Some(Products::Tables),
+            (Format::Nf4, _) if Self::TABLE_ROWS.contains(&n) && packets <= 128 => Some(Products::Tables),
             (Format::Nf4, _) if n >= 8000 => Some(Products::Pairs),
             _ => None,
         }
@@ -295,8 +299,11 @@ mod tests {
         let teams = |packets| choose(Format::Nf4, 8000, packets).map(|t| (t.subgroups, t.shares));
         assert_eq!(
             [96, 97, 128, 129, 448, 512, 513].map(teams),
-            [None, Some((20, 2)), Some((20, 2)), Some((18, 3)), Some((14, 7)), Some((16, 8)), None]
+            [None, Some((14, 14)), Some((16, 16)), Some((18, 3)), Some((14, 7)), Some((16, 8)), None]
         );
+        let rows = |n| choose(Format::Nf4, n, 128).map(|t| (t.products, t.subgroups));
+        let (tables, pairs) = (Some((Products::Tables, 16)), Some((Products::Pairs, 20)));
+        assert_eq!([7999, 8000, 16_896, 16_897].map(rows), [None, tables, tables, pairs]);
         let products = |format, packets| {
             let of = |n| choose(format, n, packets).map(|t| t.products);
             [1023, 1024, 7999, 8000, 31_999, 32_000].map(of)
@@ -345,6 +352,8 @@ mod tests {
         assert_eq!([16, 17, 14336, 128_256].map(matrices), [1, 2, 396, 1002]);
         let short = |n| groups(Products::Matrices, (512, 16, 1), n);
         assert_eq!([16, 17, 14336, 128_256].map(short), [1, 2, 132, 264]);
+        let tables = |n| groups(Products::Tables, (512, 16, 1), n);
+        assert_eq!([16, 17, 14336, 16_896, 16_897].map(tables), [1, 2, 132, 132, 264]);
         let bytes = |shares| groups(Products::Bytes, (32 * shares, shares, 1), 14336);
         assert_eq!([4, 5, 8, 16].map(bytes), [660, 528, 396, 132]);
         assert_eq!(

@@ -154,8 +154,8 @@ fn fragments_for(
 ) -> Result<GemvFragments, String> {
     let (packets, group, format) = (weight.packets(), weight.group(), weight.format());
     let pairs = caps.half_subnormals && takes_pairs((request.a, request.out), traits.rows, request.pair);
-    if request.m != 1 || request.a != DType::F16 || traits.rows == Rows::Ragged {
-        return Err("it takes one row, of halves, of a number of elements that 8 divides".to_string());
+    if request.a != DType::F16 || traits.rows == Rows::Ragged {
+        return Err("it takes a row of halves, of a number of elements that 8 divides".to_string());
     }
     TwoScales::of(format, group, weight.groups())
         .and_then(|scales| GemvFragments::choose(format, request.n, packets, scales))
@@ -279,7 +279,6 @@ mod tests {
         assert_eq!(at(Format::Fp4, (1, 1024, 4096), g32, DType::F16), Ok(Some(512)));
         assert_eq!(at(Format::Int4, (1, 1024, 8192), g64, DType::F16), Ok(Some(256)));
         let refused = |m, n, k, group, a| at(Format::Fp4, (m, n, k), group, a).expect_err("it is not served");
-        assert!(refused(2, 1024, 4096, g32, DType::F16).contains("one row"));
         assert!(refused(1, 1024, 4096, g32, DType::Bf16).contains("of halves"));
         assert!(refused(1, 1023, 4096, g32, DType::F16).contains("another tier"));
         // An odd number of scales, and two in a packet.
@@ -288,17 +287,49 @@ mod tests {
     }
 
     #[test]
+    fn few_rows_of_long_weights_go_to_matrices() {
+        let gpu = Gpu::new().expect("an adapter");
+        let at = |format, (m, n, k), group, a, pair| {
+            let weight = Weight::alloc(&gpu, format, n, k, group).expect("it fits");
+            let request = Request { spec: &QGEMV, m, n, a, out: DType::F32, pair };
+            let served = variant(gpu.caps(), Tier::Spirv, &request, &weight);
+            served.map(|(defines, _)| {
+                define(&defines, "ROWS_A").map(|rows| (rows, define(&defines, "THREADS")))
+            })
+        };
+        let f16 = DType::F16;
+        let g = Group::Size;
+        assert_eq!(at(Format::Fp4, (2, 1024, 4096), g(32), f16, false), Ok(Some((4, Some(512)))));
+        assert_eq!(at(Format::Int4, (5, 1024, 3136), g(64), f16, true), Ok(Some((8, Some(448)))));
+        assert_eq!(at(Format::Nvfp4, (8, 1024, 3104), g(16), f16, false), Ok(Some((8, Some(448)))));
+        for (format, shape, group, a, pair) in [
+            (Format::Fp4, (2, 1024, 4096), g(32), DType::Bf16, false),
+            (Format::Fp4, (2, 1023, 4096), g(32), f16, false),
+            (Format::Fp4, (2, 1024, 4128), g(32), f16, false),
+            (Format::Fp4, (2, 1024, 3072), g(32), f16, false),
+            // Two scales a packet, of which the second may be in another word; and a product of two such weights.
+            (Format::Fp4, (2, 1024, 4096), g(16), f16, false),
+            (Format::Nvfp4, (2, 1024, 3088), g(16), f16, false),
+            (Format::Nvfp4, (2, 1024, 4096), g(16), f16, true),
+            (Format::Int8, (2, 1024, 4096), g(32), f16, false),
+        ] {
+            let refused = at(format, shape, group, a, pair).expect_err("it is not served");
+            assert!(refused.contains("another tier"), "{format:?} {shape:?}: {refused}");
+        }
+    }
+
+    #[test]
     fn pairs_of_values_make_halves_of_halves_only() {
         let gpu = Gpu::new().expect("an adapter");
         let served = |n, out, pair, half_subnormals| {
-            let weight = Weight::alloc(&gpu, Format::Nf4, n, 4096, Group::Size(64)).expect("it fits");
+            let weight = Weight::alloc(&gpu, Format::Nf4, n, 4160, Group::Size(64)).expect("it fits");
             let request = Request { spec: &QGEMV, m: 1, n, a: DType::F16, out, pair };
             let caps = Caps { subgroup_barrier: true, half_subnormals, ..gpu.caps().clone() };
             variant(&caps, Tier::Spirv, &request, &weight).map(|(defines, _)| define(&defines, "THREADS"))
         };
         let at = |n, out, pair| served(n, out, pair, true);
         assert!(served(8000, DType::F16, false, false).is_err(), "subnormal halves are lost");
-        assert_eq!(at(8000, DType::F16, false), Ok(Some(640)));
+        assert_eq!(at(8000, DType::F16, false), Ok(Some(576)));
         for (n, out, pair) in [(7999, DType::F16, false), (8000, DType::F32, false), (8000, DType::F16, true)]
         {
             assert!(at(n, out, pair).is_err(), "{n} {out:?} {pair}");

@@ -41,13 +41,7 @@ fn gemv_rows(caps: &Caps, ceiling: Option<Tier>, format: Format, a: DType) -> us
 
 /// Whether a gemv kernel serves `m` rows, for a gated pair or not; with a norm it does wherever it can, as it spares the norm's launch and
 /// workspace.
-pub(super) fn few_rows(
-    gpu: &Gpu,
-    m: usize,
-    weight: &Weight,
-    a: DType,
-    (pair, norm): (bool, bool),
-) -> bool {
+pub(super) fn few_rows(gpu: &Gpu, m: usize, weight: &Weight, a: DType, (pair, norm): (bool, bool)) -> bool {
     let (caps, ceiling) = (gpu.caps(), gpu.forced_tier());
     if norm {
         return m <= MAX_GEMV_ROWS;
