@@ -22,6 +22,9 @@ pub(super) fn plan(caps: &Caps, s: &Sizes, store: Store, splits: Option<u32>) ->
     if !FORMATS.contains(&store.format) {
         return Err(format!("matrices take f16, which {} may exceed", store.format.name()));
     }
+    if offset(store.format) && !caps.half_subnormals {
+        return Err(format!("{} needs subnormal halves, which are lost", store.format.name()));
+    }
     if store.extra {
         return Err(
             "scores are changed only where each can be looked at: no bias, tree or soft cap".to_string()
@@ -140,6 +143,7 @@ mod tests {
     fn caps() -> Caps {
         Caps {
             f16: true,
+            half_subnormals: true,
             subgroup_size: 32,
             coop_side: Some(16),
             max_workgroup_storage: 48 << 10,
@@ -204,6 +208,10 @@ mod tests {
         assert!(refused(Sizes { dtype: DType::Bf16, ..SIZES }, STORE).contains("f16 queries"));
         assert!(refused(SIZES, Store { format: KvFormat::Bf16, ..STORE }).contains("bf16"));
         assert!(refused(SIZES, Store { extra: true, ..STORE }).contains("bias"));
+        let flushing = Caps { half_subnormals: false, ..caps() };
+        let of = |format| plan(&flushing, &SIZES, Store { format, ..STORE }, None);
+        assert!(of(KvFormat::Int8).is_err_and(|why| why.contains("subnormal")));
+        assert!(of(KvFormat::E4m3).is_ok(), "it has no offset");
         assert!(refused(Sizes { d_v: 64, ..SIZES }, STORE).contains("alike"));
         assert!(refused(Sizes { d: 96, d_v: 96, ..SIZES }, STORE).contains("[64, 128]"));
     }

@@ -11,7 +11,7 @@ use crate::tensor::DType;
 /// Of a weight: its groups, rows and columns.
 type Shape = (Format, Group, usize, usize);
 
-/// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups, the smallest as quick
+/// Shapes around what divides the work: rows of w per tile, packets per block, blocks per subgroup. All groups, the smallest of short rows as quick
 /// cases; rows of 3080 end within a packet.
 const SHAPES: [Shape; 15] = [
     (Format::Fp4, Group::Size(32), 1024, 3136),
@@ -72,12 +72,13 @@ const FEW_SHAPES: [(usize, Shape); 8] = [
 
 fn few(spec: &'static KernelSpec, (m, shape): (usize, Shape)) -> Spec {
     let one = new(spec, shape);
-    Spec { shape: (m, one.shape.1, one.shape.2), ..one }
+    let level = if one.format.fixed_group().is_some() { Level::Full } else { one.level };
+    Spec { level, shape: (m, one.shape.1, one.shape.2), ..one }
 }
 
 fn new(spec: &'static KernelSpec, (format, group, n, k): Shape) -> Spec {
-    let small = matches!(group, Group::Size(16 | 32));
-    let level = if small && n < 8000 { Level::Quick } else { Level::Full };
+    let quick = matches!(group, Group::Size(16 | 32)) && n < 8000 && k < 4000;
+    let level = if quick { Level::Quick } else { Level::Full };
     Spec { group, ..Spec::new(spec, level, format, DType::F16, (1, n, k)) }
 }
 

@@ -31,8 +31,7 @@ fn fourth_pair(word: u32) -> u32 { return second_pair(word >> 8u); }
 //!include "common/fp4_as_halves.wgsl"
 #endif
 
-// Values without their offset, which sums over thousands of keys would have to lose again: with the bits of 1024 before it a code is the
-// half 1024 + code.
+// Values without their offset, which sums over thousands of keys would have to lose again; codes and offsets are subnormal halves.
 #if OFFSET
 const OFFSET_HALF = u32(CODE_OFFSET) * 0x10001u;
 const HIGH_OFFSET_HALF = u32(CODE_OFFSET * HIGH) * 0x10001u;

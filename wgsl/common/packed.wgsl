@@ -30,6 +30,7 @@ fn load_packet(row: u32, packet: u32) -> Packet {
 #endif
 }
 
+// Scales in a word.
 #if SCALE_FORMAT == f16
 const WORD_SCALES = 2u;
 #else
