@@ -194,8 +194,8 @@ impl GemvFragments {
         // Subgroups on a unit: as many as have room for their registers or, of bytes, as are worth that each prepares its activations: fewer where
         // four share a row.
         let resident = match products {
-            Products::Matrices | Products::Tables if each == 1 => return whole_rounds(tiles, most, units),
-            Products::Matrices | Products::Tables => 16,
+            Products::Matrices if each > 1 => 16,
+            Products::Matrices | Products::Tables => return whole_rounds(tiles, most, units),
             Products::Bytes if shares == 4 => 20,
             Products::Bytes => 24,
             Products::Pairs => {
