@@ -21,21 +21,20 @@ pub(super) struct GemvFew {
 impl GemvFew {
     /// Packets of 32 codes, of which some 20 operations make halves.
     const FORMATS: [Format; 4] = [Format::Fp4, Format::Int4, Format::Mxfp4, Format::Nvfp4];
-    const SUBGROUPS: [u32; 2] = [14, 16];
     const ROWS: [u32; 2] = [4, 8];
     /// Packets of a subgroup.
     const BLOCK: usize = 8;
-    /// The fewest rows of w, and packets of a row more than these: with fewer, much of a workgroup has nothing to do.
-    const LEAST_ROWS: usize = 1024;
-    const LEAST_PACKETS: usize = 96;
 
+    /// In the shapes of one row (`wgsl/common/gemv_short.wgsl`).
     fn all() -> impl Iterator<Item = GemvFew> {
-        Self::SUBGROUPS.into_iter().flat_map(|subgroups| Self::ROWS.map(|rows| GemvFew { subgroups, rows }))
+        GemvFragments::SHORT
+            .into_iter()
+            .flat_map(|subgroups| Self::ROWS.map(|rows| GemvFew { subgroups, rows }))
     }
 
     /// For `m` rows of activations and `n` rows of so many packets.
     fn choose(m: usize, n: usize, packets: usize) -> Option<GemvFew> {
-        let served = n >= Self::LEAST_ROWS && packets > Self::LEAST_PACKETS && m >= 2;
+        let served = n >= GemvFragments::LEAST_ROWS && packets > GemvFragments::LEAST_PACKETS && m >= 2;
         let fits = |few: &GemvFew| few.rows as usize >= m && few.subgroups as usize * Self::BLOCK >= packets;
         Self::all().find(fits).filter(|_| served)
     }
@@ -118,10 +117,7 @@ fn variant(traits: Traits, dtypes: DTypes, few: GemvFew, pair: bool) -> Variant 
         THREADS = Def::Num(few.threads()),
         ROWS_A = Def::Num(few.rows),
         SLOTS = Def::Num(few.slots()),
-        // What the shader's other texts ask for.
         EACH = Def::Num(1),
-        INTEGERS = Def::Flag(false),
-        TABLE = Def::Flag(false),
         PACKET_CHUNKS = Def::Num(packet(traits.format) / 8),
         SPANS = Def::Num(spans),
         SPAN_CHUNKS = Def::Num(packet(traits.format) / 8 / spans),
@@ -137,7 +133,7 @@ pub(super) fn few_variants(pair: bool) -> Vec<Variant> {
         }
         let scales: &[bool] = if traits.format == Format::Fp4 { &[false, true] } else { &[false] };
         for &small_scales in scales {
-            for out in [DType::F32, DType::F16, DType::Bf16] {
+            for &out in super::FLOATS {
                 let traits = Traits { small_scales, ..traits };
                 all.extend(GemvFew::all().map(|few| variant(traits, (DType::F16, out), few, pair)));
             }

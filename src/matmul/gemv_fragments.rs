@@ -80,19 +80,19 @@ impl GemvFragments {
         (Format::Int2, &[Products::Bytes]),
         (Format::Nf4, &[Products::Tables, Products::Pairs]),
     ];
-    const LEAST_ROWS: usize = 1024;
+    pub const LEAST_ROWS: usize = 1024;
     /// Of w, that a workgroup on each of 132 compute units has room for the sums of beside its table: more would have several make it.
     const TABLE_ROWS: Range<usize> = 8000..132 * 8 * 16 + 1;
     /// Of so many or fewer many lanes would have none.
-    const LEAST_PACKETS: usize = 96;
+    pub const LEAST_PACKETS: usize = 96;
     pub const LANES: u32 = 32;
     /// Of w, in a tile.
     pub const ROWS: u32 = 16;
-    /// With four blocks each. Rows of different lengths find one that leaves few blocks empty. 16 are those whose registers a compute unit
-    /// has room for at once (see [`GemvFragments::groups`]); of workgroup memory 48 KiB would hold 18.
+    /// With four blocks each: `wgsl/common/gemv_blocks.wgsl`. Rows of different lengths find one that leaves few blocks empty. 16 are those
+    /// whose registers a compute unit has room for at once (see [`GemvFragments::groups`]); of workgroup memory 48 KiB would hold 18.
     const SUBGROUPS: [u32; 9] = [5, 6, 7, 8, 10, 11, 12, 14, 16];
     /// With one block each, of rows that are not longer: `wgsl/common/gemv_short.wgsl`. They fill a compute unit.
-    const SHORT: [u32; 2] = [14, 16];
+    pub const SHORT: [u32; 2] = [14, 16];
 
     pub fn formats() -> [Format; 7] {
         Self::FORMATS.map(|(format, _)| format)

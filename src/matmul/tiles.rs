@@ -19,10 +19,15 @@ const GEMV_ROWS_BESIDE_MATRICES: usize = 4;
 const GEMV_ROWS_BESIDE_FRAGMENTS: usize = 2;
 const GEMV_ROWS_BESIDE_FAST_FRAGMENTS: usize = 1;
 
-/// Whether a device of these capabilities, used up to a tier, makes matrices of side 16 of what threads hold.
-fn has_fragments(caps: &Caps, ceiling: Option<Tier>) -> bool {
+/// Whether a device of these capabilities, used up to a tier, has matrices of side 16.
+fn has_matrices(caps: &Caps, ceiling: Option<Tier>) -> bool {
     let side = (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1);
-    side && caps.spirv && ceiling.is_none_or(|ceiling| ceiling >= Tier::Spirv)
+    side && ceiling.is_none_or(|ceiling| ceiling >= Tier::Coop)
+}
+
+/// And makes them of what threads hold.
+fn has_fragments(caps: &Caps, ceiling: Option<Tier>) -> bool {
+    has_matrices(caps, ceiling) && caps.spirv && ceiling.is_none_or(|ceiling| ceiling >= Tier::Spirv)
 }
 
 /// Rows of activations up to which a gemv kernel serves any weight.
@@ -30,11 +35,10 @@ fn gemv_rows(caps: &Caps, ceiling: Option<Tier>, format: Format, a: DType) -> us
     if !format.is_quantised() || a == DType::F32 {
         return MAX_GEMV_ROWS;
     }
-    let matrices = (caps.coop_side, caps.subgroup_size) == (Some(SIDE_16.0), SIDE_16.1);
     match format {
         Format::Fp4 | Format::Int4 if has_fragments(caps, ceiling) => GEMV_ROWS_BESIDE_FAST_FRAGMENTS,
         _ if has_fragments(caps, ceiling) => GEMV_ROWS_BESIDE_FRAGMENTS,
-        _ if matrices && ceiling.is_none_or(|ceiling| ceiling >= Tier::Coop) => GEMV_ROWS_BESIDE_MATRICES,
+        _ if has_matrices(caps, ceiling) => GEMV_ROWS_BESIDE_MATRICES,
         _ => MAX_GEMV_ROWS,
     }
 }

@@ -52,12 +52,7 @@ struct Activations {
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
-    // group_index() and a count of groups written out: naga takes the result of a call for non-uniform.
-    let index = place.group.y * place.groups.x + place.group.x;
-    let groups = place.groups.x * place.groups.y;
-    let tiles = (params.n + SIDE - 1u) / SIDE;
-    let steps = (tiles + groups - 1u - index) / groups;
-    let own = vec2<u32>(lane.subgroup_lane / 4u, lane.subgroup_lane % 4u);
+    //!include "common/own_tiles.wgsl"
     let column = (lane.subgroup * BLOCK + own.y) * PACKET;
 
     // Rows past the last one repeat it, and are not stored.
@@ -77,16 +72,16 @@ fn main(place: Place) {
 #endfor
     let x = Activations(x_0_0, x_0_1, x_0_2, x_0_3, x_1_0, x_1_1, x_1_2, x_1_3);
 
-    let last = steps - 1u;
+    let last = own_tiles - 1u;
     let at = lane.subgroup * SLOTS * SLOT_ROOM;
-    for (var step = 0u; step < steps; step += 2u) {
+    for (var step = 0u; step < own_tiles; step += 2u) {
         let never_yet = step >= params.n; // but the compiler does not know
         let odd_at = (index + min(step + 1u, last) * groups) * SIDE;
         let odd = ask(odd_at, column, own.x);
         if never_yet { partial[0] = used(words_of(odd)); }
         let even_at = (index + step * groups) * SIDE;
         keep(take(even, x, even_at, column, own.x), at + step % SLOTS * SLOT_ROOM, own);
-        if step + 1u >= steps { break; }
+        if step + 1u >= own_tiles { break; }
         even = ask((index + min(step + 2u, last) * groups + u32(never(odd.w_0_0.x))) * SIDE, column, own.x);
         if never_yet { partial[0] = used(words_of(even)); }
         keep(take(odd, x, odd_at, column, own.x), at + (step + 1u) % SLOTS * SLOT_ROOM, own);
@@ -99,7 +94,7 @@ fn main(place: Place) {
         }
     }
     workgroupBarrier();
-    finish_slots(steps % SLOTS, index + (steps - steps % SLOTS) * groups, groups, lane.thread);
+    finish_slots(own_tiles % SLOTS, index + (own_tiles - own_tiles % SLOTS) * groups, groups, lane.thread);
 }
 
 // Rows past the end are computed, not stored.

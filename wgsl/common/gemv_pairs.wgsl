@@ -22,7 +22,7 @@ const SUM_UNIT = CODE_UNIT;
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
-    // group_index() and a count of groups written out, as in gemv_fragments.wgsl.
+    // group_index() and a count of groups written out, as in common/own_tiles.wgsl.
     let index = place.group.y * place.groups.x + place.group.x;
     let groups = place.groups.x * place.groups.y;
     let own_row = lane.subgroup / SHARES;

@@ -1,4 +1,4 @@
-// One row on matrices, of rows of w with a block for each subgroup: as in matmul/gemv_fragments.wgsl, but activations stay in registers.
+// One row on matrices, of rows of w with a block for each subgroup: as in common/gemv_blocks.wgsl, but activations stay in registers.
 // The blocks of a step are loaded while the step before is computed. Two steps a round, as copies from the next to the current block would wait
 // for it; and whoever waits for one load of a loop waits for all that are under way, so the next ones are asked for when the current ones are
 // there, and not before (docs/performance.md, "Loads that are put off").
@@ -23,12 +23,7 @@ const SUBGROUPS = THREADS / 32u;
 @compute @workgroup_size(THREADS)
 fn main(place: Place) {
     let lane = lane_of(place);
-    // group_index() and a count of groups written out: naga takes the result of a call for non-uniform.
-    let index = place.group.y * place.groups.x + place.group.x;
-    let groups = place.groups.x * place.groups.y;
-    let tiles = (params.n + SIDE - 1u) / SIDE;
-    let steps = (tiles + groups - 1u - index) / groups;
-    let own = vec2<u32>(lane.subgroup_lane / 4u, lane.subgroup_lane % 4u);
+    //!include "common/own_tiles.wgsl"
     let packet = lane.subgroup * BLOCK;
     let places = places_of(packet, own);
     let none = vec2<f32>();
@@ -49,15 +44,15 @@ fn main(place: Place) {
 #endfor
     let x = Eights(bare_order(x_0), bare_order(x_1), bare_order(x_2), bare_order(x_3), zeros_of(x_0, x_1, x_2, x_3, own.y));
 
-    let last = steps - 1u;
-    for (var step = 0u; step < steps; step += 2u) {
+    let last = own_tiles - 1u;
+    for (var step = 0u; step < own_tiles; step += 2u) {
         let never_yet = step >= params.n; // but the compiler does not know
         let odd_at = (index + min(step + 1u, last) * groups) * SIDE;
         let odd = ask(odd_at, places, own);
         if never_yet { partial[0] = used(words_of(odd)); }
         let even_at = (index + step * groups) * SIDE;
         keep(sum_of_row(take(none, even, x, even_at, places, own), even, own.y), step, lane.subgroup, own);
-        if step + 1u >= steps { break; }
+        if step + 1u >= own_tiles { break; }
         even = ask((index + min(step + 2u, last) * groups + u32(never(odd.w_0_0.x))) * SIDE, places, own);
         if never_yet { partial[0] = used(words_of(even)); }
         keep(sum_of_row(take(none, odd, x, odd_at, places, own), odd, own.y), step + 1u, lane.subgroup, own);
@@ -65,7 +60,7 @@ fn main(place: Place) {
         if never_yet { partial[1] = used(step); }
     }
     workgroupBarrier();
-    finish_kept(lane.thread, index, groups, steps);
+    finish_kept(lane.thread, index, groups, own_tiles);
 }
 
 fn words_of(b: Block) -> u32 {

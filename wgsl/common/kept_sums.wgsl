@@ -1,4 +1,4 @@
-// Sums of workgroups that stay (matmul/gemv_fragments.wgsl, common/gemv_bytes.wgsl): each takes every so many-th STEP rows of w, and its
+// Sums of workgroups that stay (matmul/gemv_fragments.wgsl): each takes every so many-th STEP rows of w, and its
 // subgroups, which have a part of the columns each, leave their sums here until the end. Needs SUBGROUPS, STEP, SUM_UNIT and linear.wgsl.
 const SUMS_ROOM = MOST_TILES * SIDE;
 var<workgroup> partial: array<f32, SUBGROUPS * SUMS_ROOM>;
